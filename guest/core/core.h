@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * core.h: what every part of the engine stands on. One section a file of guest/core/.
+ *
+ * The engine is freestanding C: no libc but memcpy, memset, memmove, memcmp; no allocation but the
+ * arena; no state outside struct vr_ctx. Two channels never mix: damage in the image is a finding
+ * (vr_report), failure of the repairer is a status (enum vr_status).
+ */
+#ifndef VR_CORE_H
+#define VR_CORE_H
+
+#include "checked.h"
+#include "vr_problems.h"
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+void *memset(void *to, int byte, size_t n);
+void *memmove(void *to, const void *from, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+
+#define VR_CHECKED __attribute__((warn_unused_result))
+
+struct vr_ctx;
+
+/* Hand a failure up. */
+#define VR_TRY(expr)                                                                                                   \
+    do {                                                                                                               \
+        enum vr_status st_ = (expr);                                                                                   \
+        if (st_ != VR_OK)                                                                                              \
+            return st_;                                                                                                \
+    } while (0)
+
+/* ---- arena.c: memory; freed only back to a mark ------------------------------------------------- */
+
+struct vr_arena {
+    uint8_t *base;
+    uint64_t size, used, peak;
+};
+
+/* Zeroed memory, 64-byte aligned; NULL where the arena is used up. The arena was zero at the start. */
+void *vr_arena_get(struct vr_arena *a, uint64_t bytes) VR_CHECKED;
+uint64_t vr_arena_mark(const struct vr_arena *a);
+void vr_arena_reset(struct vr_arena *a, uint64_t mark);
+
+/* ---- io.c: the image, as a set of requests in flight ------------------------------------------------ */
+
+struct vr_request {
+    uint16_t op; /* enum vr_op */
+    uint64_t offset;
+    void *buf;
+    uint32_t len;
+    uint32_t value;
+};
+
+/* What carries requests: the ring in a guest, memory in tests. Both functions return a status of the carrier itself. */
+struct vr_carrier {
+    /* Takes the request; it may only be started at the next kick or next. At most VR_RING_ENTRIES are out at once. */
+    enum vr_status (*post)(struct vr_carrier *c, uint32_t id, const struct vr_request *r);
+    /* Starts what was posted. */
+    void (*kick)(struct vr_carrier *c);
+    /* The next completion; waits for one. Called only while requests are out. */
+    struct vr_cqe (*next)(struct vr_carrier *c);
+};
+
+enum vr_slot_state { VR_SLOT_FREE, VR_SLOT_OUT, VR_SLOT_DONE, VR_SLOT_FORGOTTEN };
+
+struct vr_io {
+    struct vr_carrier *carrier;
+    unsigned out;     /* requests without completion */
+    unsigned unkicked;
+    unsigned hint;    /* where to look for a free slot first */
+    uint8_t state[VR_RING_ENTRIES];
+    int32_t status[VR_RING_ENTRIES];
+};
+
+/* Start a request; *slot names it until vr_io_wait(). The buffer stays the caller's and untouched until then. */
+enum vr_status vr_io_start(struct vr_io *io, const struct vr_request *r, unsigned *slot) VR_CHECKED;
+/* Wait for a started request and give its slot back. */
+enum vr_status vr_io_wait(struct vr_io *io, unsigned slot) VR_CHECKED;
+/* Start and wait. */
+enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r) VR_CHECKED;
+/* Start a request without a buffer, whose outcome does not matter. */
+void vr_io_tell(struct vr_io *io, const struct vr_request *r);
+
+/* ---- stream.c: many blocks of one size, read ahead, delivered in order ------------------------------- */
+
+struct vr_block {
+    uint64_t offset; /* in the image */
+    uint64_t tag;    /* the caller's */
+    uint8_t *data;   /* valid until the next vr_stream_get(); NULL at the end of the stream */
+};
+
+/* Gives the next block to read (offset and tag); false at the end. */
+typedef bool vr_next_block(void *arg, struct vr_block *b);
+
+#define VR_STREAM_DEPTH 64u
+
+struct vr_stream {
+    struct vr_ctx *ctx;
+    vr_next_block *next;
+    void *arg;
+    uint32_t block;  /* bytes */
+    unsigned depth;  /* blocks in flight */
+    unsigned head, tail;
+    bool ended, started;
+    uint8_t *buf;
+    struct vr_block blocks[VR_STREAM_DEPTH];
+    unsigned slots[VR_STREAM_DEPTH];
+};
+
+/* Buffers come from the arena. expected: about how many blocks there will be, so that little memory is touched for few. */
+enum vr_status vr_stream_open(struct vr_stream *s, struct vr_ctx *ctx, uint32_t block, uint64_t expected) VR_CHECKED;
+enum vr_status vr_stream_get(struct vr_stream *s, struct vr_block *b) VR_CHECKED;
+
+/* ---- report.c: the only place that counts ---------------------------------------------------------------- */
+
+struct vr_finding {
+    uint64_t host, guest, guest_len, index, got, want; /* as in struct vr_record; vr_finding_none() presets */
+    enum vr_kept kept;                                 /* a reason not to mend this one */
+};
+
+enum vr_decision { VR_KEEP, VR_FIX };
+
+static inline struct vr_finding vr_finding_none(void)
+{
+    return (struct vr_finding){.host = VR_NONE, .guest = VR_NONE};
+}
+
+extern const struct vr_row vr_rows[VR_P_COUNT];
+
+/* Count a finding, send its record while examples are wanted, and say whether it is to be mended. */
+enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct vr_finding *f);
+/* A finding reported as kept turned out to be mended by the plan after all (the dirty and corrupt bits). */
+void vr_report_fixed(struct vr_ctx *ctx, enum vr_problem p);
+/* Send what is buffered. */
+enum vr_status vr_report_flush(struct vr_ctx *ctx) VR_CHECKED;
+/* Findings of a severity in a walk; of the first walk, what the plan does not mend. */
+uint64_t vr_found(const struct vr_ctx *ctx, enum vr_walk walk, enum vr_severity sev);
+uint64_t vr_remaining(const struct vr_ctx *ctx, enum vr_severity sev);
+void vr_progress(struct vr_ctx *ctx, enum vr_pass pass, uint64_t done, uint64_t total);
+
+/* ---- session.c: the array of passes, the order of walks ---------------------------------------------------- */
+
+struct vr_image;
+
+struct vr_ctx {
+    struct vr_io io;
+    struct vr_arena arena;
+    enum vr_mode mode;
+    enum vr_walk walk;
+    uint64_t file_size;
+    uint32_t examples;
+    struct vr_summary *sum;
+    struct vr_image *img;   /* of this walk */
+    uint64_t planned;       /* writes handed to the overlay */
+    /* report.c */
+    struct vr_record *batch;
+    uint32_t batched;
+    uint32_t sent[VR_P_COUNT];
+    enum vr_status report_status;
+};
+
+/* Runs everything; the outcome is in sum. */
+void vr_session(struct vr_ctx *ctx);
+
+/* Whether this walk decides about mending. */
+static inline bool vr_planning(const struct vr_ctx *ctx)
+{
+    return ctx->walk == VR_WALK_CHECK && ctx->mode != VR_MODE_CHECK;
+}
+
+/* Read len bytes at offset into buf and wait. */
+enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len) VR_CHECKED;
+/* Hand len bytes for offset to the overlay and wait. Nothing reaches the image before the commit. */
+enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
+    VR_CHECKED;
+
+#endif

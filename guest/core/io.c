@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* io.c: requests in flight over a carrier (the ring, or memory in tests), each with a slot of its own. */
+#include "core.h"
+
+/* Take one completion. A completion that names no request in flight is a carrier that lies: it is ignored. */
+static void reap(struct vr_io *io)
+{
+    struct vr_cqe cqe = io->carrier->next(io->carrier);
+
+    io->unkicked = 0;
+    if (cqe.id >= VR_RING_ENTRIES)
+        return;
+    if (io->state[cqe.id] == VR_SLOT_OUT)
+        io->state[cqe.id] = VR_SLOT_DONE;
+    else if (io->state[cqe.id] == VR_SLOT_FORGOTTEN)
+        io->state[cqe.id] = VR_SLOT_FREE;
+    else
+        return;
+    io->status[cqe.id] = cqe.status;
+    io->out--;
+}
+
+static bool find_slot(struct vr_io *io, unsigned *slot)
+{
+    for (unsigned i = 0; i < VR_RING_ENTRIES; i++) {
+        unsigned s = (io->hint + i) % VR_RING_ENTRIES;
+        if (io->state[s] == VR_SLOT_FREE) {
+            io->hint = s + 1;
+            *slot = s;
+            return true;
+        }
+    }
+    return false;
+}
+
+enum vr_status vr_io_start(struct vr_io *io, const struct vr_request *r, unsigned *slot)
+{
+    while (!find_slot(io, slot)) {
+        if (io->out == 0)
+            return VR_ELIMIT; /* every slot holds an outcome that nobody fetched */
+        reap(io);
+    }
+    VR_TRY(io->carrier->post(io->carrier, *slot, r));
+    io->state[*slot] = VR_SLOT_OUT;
+    io->out++;
+    io->unkicked++;
+    return VR_OK;
+}
+
+enum vr_status vr_io_wait(struct vr_io *io, unsigned slot)
+{
+    while (io->state[slot] == VR_SLOT_OUT)
+        reap(io);
+    io->state[slot] = VR_SLOT_FREE;
+    return (enum vr_status)io->status[slot];
+}
+
+enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r)
+{
+    unsigned slot;
+
+    VR_TRY(vr_io_start(io, r, &slot));
+    return vr_io_wait(io, slot);
+}
+
+void vr_io_tell(struct vr_io *io, const struct vr_request *r)
+{
+    unsigned slot;
+
+    if (vr_io_start(io, r, &slot) == VR_OK)
+        io->state[slot] = VR_SLOT_FORGOTTEN;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* session.c: the array of passes, and the walks: check and plan, verify, commit, look again. */
+#include "check.h"
+#include "fix.h"
+
+static enum vr_status (*const passes[])(struct vr_ctx *) = {
+    vr_pass_header, vr_pass_reftable, vr_pass_map, vr_pass_refcounts, vr_pass_copied,
+};
+
+enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len)
+{
+    struct vr_request r = {.op = VR_OP_READ, .offset = offset, .buf = buf, .len = len};
+
+    return vr_io_do(&ctx->io, &r);
+}
+
+enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
+{
+    struct vr_request r = {.op = VR_OP_WRITE, .offset = offset, .buf = buf, .len = len, .value = (uint32_t)epoch};
+
+    ctx->planned++;
+    return vr_io_do(&ctx->io, &r);
+}
+
+/* Statistics are those of the walk that runs last. */
+static void reset_statistics(struct vr_summary *sum)
+{
+    sum->allocated_clusters = sum->fragmented_clusters = sum->compressed_clusters = sum->image_end_offset = 0;
+}
+
+static enum vr_status walk(struct vr_ctx *ctx, enum vr_walk which)
+{
+    uint64_t mark = vr_arena_mark(&ctx->arena);
+
+    ctx->walk = which;
+    ctx->img = vr_arena_get(&ctx->arena, sizeof(*ctx->img));
+    if (!ctx->img)
+        return VR_ENOMEM;
+    reset_statistics(ctx->sum);
+    memset(ctx->sent, 0, sizeof(ctx->sent));
+    for (unsigned i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
+        enum vr_status st = passes[i](ctx);
+        if (st != VR_OK) {
+            enum vr_status flushed = vr_report_flush(ctx);
+            return flushed != VR_OK ? flushed : st;
+        }
+    }
+    vr_arena_reset(&ctx->arena, mark);
+    ctx->sum->walks |= 1u << which;
+    return vr_report_flush(ctx);
+}
+
+static enum vr_status run(struct vr_ctx *ctx)
+{
+    VR_TRY(walk(ctx, VR_WALK_CHECK));
+    if (ctx->mode == VR_MODE_CHECK)
+        return VR_OK;
+    struct vr_bits bits = vr_bits_read(ctx);
+    if (ctx->planned == 0 && !vr_bits_to_clear(ctx, &bits, VR_WALK_CHECK))
+        return VR_OK;
+    if (ctx->planned != 0) {
+        VR_TRY(vr_bits_mark(ctx, &bits));
+        VR_TRY(walk(ctx, VR_WALK_VERIFY));
+        VR_TRY(vr_verify(ctx));
+    }
+    VR_TRY(vr_bits_settle(ctx, &bits, ctx->planned ? VR_WALK_VERIFY : VR_WALK_CHECK));
+    struct vr_request commit = {.op = VR_OP_COMMIT};
+    VR_TRY(vr_io_do(&ctx->io, &commit));
+    ctx->sum->committed = 1;
+    return walk(ctx, VR_WALK_FINAL);
+}
+
+void vr_session(struct vr_ctx *ctx)
+{
+    ctx->sum->status = run(ctx);
+    ctx->sum->heap_used = ctx->arena.peak;
+}

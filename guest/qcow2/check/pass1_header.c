@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pass 1: header and header extensions.
+ *
+ * Tests:    magic, version, cluster size, feature bits, bounds of L1 and refcount table, extensions, backing file name
+ * Collects: img->h and the sizes that follow from it; dirty and corrupt bits
+ * Needs:    nothing
+ * Frees:    nothing
+ *
+ * What qemu-img refuses to open is refused here with the same reason, in the same order. Features that this program
+ * does not check are all named before it gives up.
+ */
+#include "check.h"
+
+static enum vr_status refuse(struct vr_ctx *ctx, enum vr_problem row, uint64_t host, uint64_t got, uint64_t want)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.host = host;
+    f.got = got;
+    f.want = want;
+    vr_report(ctx, row, &f);
+    return VR_EREFUSED;
+}
+
+/* 8 bytes of an extension header, from what was read with the header or from the image. */
+static enum vr_status extension_at(struct vr_ctx *ctx, uint8_t *buf, uint64_t at, struct vr_extension *ext)
+{
+    if (at + 8 <= VR_HEADER_READ) {
+        *ext = vr_extension_decode(buf + at);
+        return VR_OK;
+    }
+    uint8_t *eight = buf + VR_HEADER_READ;
+    VR_TRY(vr_read(ctx, at, eight, 8));
+    *ext = vr_extension_decode(eight);
+    return VR_OK;
+}
+
+/* Walks the list; each extension takes at least 8 bytes of at most one cluster, so it ends. */
+static enum vr_status walk_extensions(struct vr_ctx *ctx, uint8_t *buf, bool *bitmaps)
+{
+    const struct vr_header *h = &ctx->img->h;
+    uint64_t end = vr_extensions_end(h);
+    uint64_t at = h->header_length;
+
+    while (at < end) {
+        struct vr_extension ext;
+        if (at > end - vr_min(end, 8))
+            return refuse(ctx, VR_P_HDR_EXTENSION, at, 0, end);
+        VR_TRY(extension_at(ctx, buf, at, &ext));
+        if (ext.len > end - at - 8)
+            return refuse(ctx, VR_P_HDR_EXTENSION, at, ext.len, end - at - 8);
+        if (ext.type == VR_EXT_END)
+            return VR_OK;
+        if (ext.type == VR_EXT_BACKING_FORMAT && ext.len >= 16)
+            return refuse(ctx, VR_P_HDR_BACKING_FORMAT, at, ext.len, 15);
+        if (ext.type == VR_EXT_BITMAPS)
+            *bitmaps = true;
+        at += 8 + (((uint64_t)ext.len + 7) & ~UINT64_C(7));
+    }
+    return VR_OK;
+}
+
+/* Name everything that is out of scope, then refuse once. */
+static enum vr_status judge_scope(struct vr_ctx *ctx, bool bitmaps)
+{
+    const struct vr_header *h = &ctx->img->h;
+    enum vr_status st = VR_OK;
+
+    if (h->incompatible & VR_INCOMPAT_EXTL2)
+        st = refuse(ctx, VR_P_SCOPE_EXTL2, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
+    if (h->incompatible & VR_INCOMPAT_DATA_FILE)
+        st = refuse(ctx, VR_P_SCOPE_DATA_FILE, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
+    if (h->snapshots != 0)
+        st = refuse(ctx, VR_P_SCOPE_SNAPSHOTS, 60, h->snapshots, 0);
+    if (bitmaps || (h->autoclear & VR_AUTOCLEAR_BITMAPS))
+        st = refuse(ctx, VR_P_SCOPE_BITMAPS, 88, h->autoclear, 0);
+    if (h->crypt_method != 0)
+        st = refuse(ctx, VR_P_SCOPE_ENCRYPTION, 32, h->crypt_method, 0);
+    if (h->autoclear & ~VR_AUTOCLEAR_BITMAPS)
+        st = refuse(ctx, VR_P_SCOPE_AUTOCLEAR, 88, h->autoclear & ~VR_AUTOCLEAR_BITMAPS, 0);
+    return st;
+}
+
+static void note_bits(struct vr_ctx *ctx)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.host = VR_HEADER_INCOMPAT_AT;
+    f.got = ctx->img->h.incompatible;
+    /* Whether they may be cleared is known only after the verification: vr_report_fixed(). */
+    f.kept = VR_KEPT_MODE;
+    if (f.got & VR_INCOMPAT_DIRTY)
+        vr_report(ctx, VR_P_DIRTY, &f);
+    if (f.got & VR_INCOMPAT_CORRUPT)
+        vr_report(ctx, VR_P_CORRUPT, &f);
+}
+
+static void fill_image(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    struct vr_summary *sum = ctx->sum;
+    unsigned cb = img->h.cluster_bits;
+
+    img->cluster_size = UINT64_C(1) << cb;
+    img->clusters = vr_ceil_shift(ctx->file_size, cb);
+    img->l2_entries = img->cluster_size / 8;
+    img->block_entries = (img->cluster_size * 8) >> img->h.refcount_order;
+    sum->virtual_size = img->h.virtual_size;
+    sum->qcow2_version = img->h.version;
+    sum->cluster_bits = cb;
+    sum->refcount_bits = 1u << img->h.refcount_order;
+    sum->total_clusters = vr_ceil_shift(img->h.virtual_size & ~UINT64_C(511), cb);
+    if (ctx->walk == VR_WALK_CHECK) {
+        sum->incompatible = img->h.incompatible;
+        sum->compatible = img->h.compatible;
+        sum->autoclear = img->h.autoclear;
+    }
+}
+
+enum vr_status vr_pass_header(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    bool bitmaps = false;
+    uint8_t *buf = vr_arena_get(&ctx->arena, VR_HEADER_READ + 8);
+
+    if (!buf)
+        return VR_ENOMEM;
+    VR_TRY(vr_read(ctx, 0, buf, VR_HEADER_READ));
+    vr_header_decode(buf, &img->h);
+    struct vr_verdict v = vr_header_judge(buf, &img->h, ctx->file_size);
+    if (v.row != VR_P_COUNT)
+        return refuse(ctx, v.row, 0, v.got, v.want);
+    VR_TRY(walk_extensions(ctx, buf, &bitmaps));
+    uint64_t cs = UINT64_C(1) << img->h.cluster_bits;
+    if (img->h.backing_offset != 0 &&
+        (img->h.backing_size > 1023 || img->h.backing_size > cs - img->h.backing_offset))
+        return refuse(ctx, VR_P_HDR_BACKING_NAME, img->h.backing_offset, img->h.backing_size, 1023);
+    fill_image(ctx);
+    note_bits(ctx);
+    return judge_scope(ctx, bitmaps);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pass 2: refcount table, and the claims of everything that the header names directly.
+ *
+ * Tests:    the refcount table lies in the file; each entry's reserved bits, alignment, bounds
+ * Collects: img->reftable; claims of header, L1 table, refcount table, refcount blocks
+ * Needs:    pass 1
+ * Frees:    nothing
+ *
+ * These claims come before any pointer of the map is followed, so that a pointer into them is known for what it is.
+ */
+#include "check.h"
+
+static void claim_fixed(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    struct vr_finding f = vr_finding_none();
+
+    vr_claim_region(ctx, 0, img->cluster_size, VR_CLAIM_HEADER);
+    uint64_t l1_bytes = img->h.l1_size * 8;
+    if (vr_region_past_eof(ctx, img->h.l1_offset, l1_bytes)) {
+        f.host = img->h.l1_offset;
+        f.got = l1_bytes;
+        f.guest = 0;
+        f.guest_len = img->h.virtual_size;
+        vr_report(ctx, VR_P_L1_PAST_EOF, &f);
+        img->incomplete = img->unsound = true;
+    } else {
+        vr_claim_region(ctx, img->h.l1_offset, l1_bytes, VR_CLAIM_L1);
+    }
+    uint64_t table_bytes = img->h.reftable_clusters << img->h.cluster_bits;
+    if (vr_region_past_eof(ctx, img->h.reftable_offset, table_bytes)) {
+        f = vr_finding_none();
+        f.host = img->h.reftable_offset;
+        f.got = table_bytes;
+        vr_report(ctx, VR_P_REFTABLE_PAST_EOF, &f);
+        img->rebuild = true;
+    } else {
+        vr_claim_region(ctx, img->h.reftable_offset, table_bytes, VR_CLAIM_REFTABLE);
+    }
+}
+
+static void judge_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
+{
+    struct vr_image *img = ctx->img;
+    struct vr_finding f = vr_finding_none();
+
+    f.host = img->h.reftable_offset + index * 8;
+    f.index = index;
+    f.got = entry & VR_REFT_MASK;
+    if (entry & VR_REFT_RESERVED) {
+        f.got = entry;
+        vr_report(ctx, VR_P_RTE_RESERVED, &f);
+    } else if (f.got % img->cluster_size != 0) {
+        vr_report(ctx, VR_P_RTE_UNALIGNED, &f);
+    } else if (f.got >= ctx->file_size) {
+        vr_report(ctx, VR_P_RTE_PAST_EOF, &f);
+        /* qemu-img grows the file for it, and asks for no rebuild in mode leaks. */
+        img->rebuild |= ctx->mode == VR_MODE_ALL;
+        return;
+    } else {
+        vr_claim_region(ctx, f.got, img->cluster_size, VR_CLAIM_REFBLOCK);
+        return;
+    }
+    img->rebuild = true;
+}
+
+static enum vr_status read_table(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    uint64_t bytes = img->table_entries * 8;
+
+    if (bytes == 0)
+        return VR_OK;
+    img->reftable = vr_arena_get(&ctx->arena, bytes);
+    if (!img->reftable)
+        return VR_ENOMEM;
+    for (uint64_t at = 0; at < bytes; at += VR_IO_MAX)
+        VR_TRY(vr_read(ctx, img->h.reftable_offset + at, img->reftable + at, (uint32_t)vr_min(VR_IO_MAX, bytes - at)));
+    return VR_OK;
+}
+
+/* A table that shares its place with the header or the L1 table is not a refcount table that can be read. */
+static bool overlaps(const struct vr_ctx *ctx)
+{
+    const struct vr_image *img = ctx->img;
+
+    for (uint64_t i = 0; i < img->h.reftable_clusters; i++) {
+        uint64_t at = img->h.reftable_offset + (i << img->h.cluster_bits);
+        uint32_t claims = vr_claims_at(ctx, at);
+        if (claims & (VR_CLAIM_HEADER | VR_CLAIM_L1))
+            return true;
+    }
+    return false;
+}
+
+uint64_t vr_refblock_offset(const struct vr_image *img, uint64_t i)
+{
+    return i < img->table_entries ? vr_load64(img->reftable + i * 8) & VR_REFT_MASK : 0;
+}
+
+bool vr_refcount_known(const struct vr_image *img, uint64_t cluster)
+{
+    return vr_refblock_offset(img, cluster / img->block_entries) % img->cluster_size == 0;
+}
+
+enum vr_status vr_refcount_read(struct vr_ctx *ctx, uint64_t cluster, uint64_t *refcount)
+{
+    struct vr_image *img = ctx->img;
+    uint64_t block = vr_refblock_offset(img, cluster / img->block_entries);
+    uint64_t i = cluster % img->block_entries;
+    uint64_t piece = vr_min(VR_REFPIECE, img->cluster_size);
+    uint64_t at = block + (((i << img->h.refcount_order) >> 3) & ~(piece - 1));
+
+    *refcount = 0;
+    if (block == 0 || block % img->cluster_size != 0 || block >= ctx->file_size)
+        return VR_OK;
+    if (!img->refpiece && !(img->refpiece = vr_arena_get(&ctx->arena, VR_REFPIECE)))
+        return VR_ENOMEM;
+    if (img->refpiece_at != at)
+        VR_TRY(vr_read(ctx, at, img->refpiece, (uint32_t)piece));
+    img->refpiece_at = at;
+    *refcount = vr_refcount_get(img->refpiece, img->h.refcount_order, i % ((piece * 8) >> img->h.refcount_order));
+    return VR_OK;
+}
+
+enum vr_status vr_pass_reftable(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+
+    /* A region may legally end in the cluster after a partial last one: one more than the file has. */
+    VR_TRY(vr_refmap_open(&img->refs, &ctx->arena, img->clusters + 1, vr_refcount_max(img->h.refcount_order)));
+    claim_fixed(ctx);
+    uint64_t bytes = img->h.reftable_clusters << img->h.cluster_bits;
+    img->table_entries = vr_region_past_eof(ctx, img->h.reftable_offset, bytes) ? 0 : bytes / 8;
+    if (img->h.reftable_clusters == 0 || overlaps(ctx)) {
+        struct vr_finding f = vr_finding_none();
+        f.host = img->h.reftable_offset;
+        vr_report(ctx, VR_P_SCOPE_REBUILD, &f);
+        return VR_EREFUSED;
+    }
+    VR_TRY(read_table(ctx));
+    for (uint64_t i = 0; i < img->table_entries; i++) {
+        uint64_t entry = vr_load64(img->reftable + i * 8);
+        if (entry != 0)
+            judge_entry(ctx, i, entry);
+    }
+    return VR_OK;
+}

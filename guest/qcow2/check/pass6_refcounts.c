@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pass 6: refcounts on disk against the references that were counted.
+ *
+ * Tests:    refcount blocks claimed once; every refcount of a cluster of the file
+ * Collects: img->highest; plans refcounts in whole refcount blocks; afterwards the map holds refcounts as they will be
+ * Needs:    passes 2 and 3 complete
+ * Frees:    nothing
+ */
+#include "check.h"
+
+struct compare {
+    struct vr_ctx *ctx;
+    uint64_t next;        /* refcount block that comes next */
+    uint64_t blocks;      /* blocks that the file has clusters for */
+    uint64_t first;       /* cluster of entry 0 of the block at hand */
+    uint8_t *data;        /* the block, or NULL: all its refcounts are 0 */
+    uint64_t lo, hi;      /* entries changed in it: [lo, hi), empty where lo >= hi */
+    bool falls;
+};
+
+static void judge_blocks(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+
+    for (uint64_t i = 0; i < img->table_entries; i++) {
+        uint64_t entry = vr_load64(img->reftable + i * 8);
+        uint64_t offset = entry & VR_REFT_MASK;
+        if (offset == 0 || (entry & VR_REFT_RESERVED) || offset % img->cluster_size != 0 || offset >= ctx->file_size)
+            continue;
+        struct vr_finding f = vr_finding_none();
+        struct vr_ref ref = vr_refmap_get(&img->refs, offset >> img->h.cluster_bits);
+        f.host = offset;
+        f.index = i;
+        f.got = ref.count;
+        f.want = 1;
+        if (f.got == 1)
+            continue;
+        /* Of several entries that name one block, and nothing else does, the first is right for all we know. */
+        if (ref.claims == VR_CLAIM_REFBLOCK) {
+            vr_refmap_mark(&img->refs, offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
+            continue;
+        }
+        vr_report(ctx, VR_P_RB_SHARED, &f);
+        img->rebuild = true;
+    }
+}
+
+/* ---- one cluster -------------------------------------------------------------------------------------------- */
+
+static enum vr_problem problem_of(uint64_t on_disk, uint64_t want)
+{
+    if (on_disk > want)
+        return VR_P_LEAK;
+    return on_disk == 0 ? VR_P_REF_ZERO : VR_P_REF_LOW;
+}
+
+static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_disk, struct vr_ref ref)
+{
+    struct vr_ctx *ctx = cmp->ctx;
+    struct vr_image *img = ctx->img;
+    struct vr_finding f = vr_finding_none();
+    enum vr_problem p = problem_of(on_disk, ref.count);
+
+    f.host = cluster << img->h.cluster_bits;
+    f.index = cluster;
+    f.got = on_disk;
+    f.want = ref.count;
+    if (ref.claims & VR_CLAIM_DOUBTFUL)
+        f.kept = VR_KEPT_DOUBTFUL;
+    else if (p == VR_P_LEAK && img->incomplete)
+        f.kept = VR_KEPT_INCOMPLETE;
+    if (p == VR_P_REF_ZERO && (ctx->mode == VR_MODE_LEAKS || !cmp->data))
+        img->rebuild = true;
+    if (vr_report(ctx, p, &f) == VR_KEEP || !cmp->data) {
+        vr_refmap_set(&img->refs, cluster, on_disk);
+        img->copied_matters = true;
+        return;
+    }
+    uint64_t i = cluster - cmp->first;
+    vr_refcount_set(cmp->data, img->h.refcount_order, i, ref.count);
+    cmp->lo = vr_min(cmp->lo, i);
+    cmp->hi = i + 1;
+    cmp->falls |= on_disk > ref.count;
+    ctx->sum->clusters_freed += ref.count == 0;
+    img->copied_matters = true;
+}
+
+/* ---- one block --------------------------------------------------------------------------------------------- */
+
+static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
+{
+    const struct vr_image *img = cmp->ctx->img;
+
+    if (cmp->lo >= cmp->hi)
+        return VR_OK;
+    uint64_t lo = (cmp->lo << img->h.refcount_order) >> 3;
+    uint64_t hi = (((cmp->hi - 1) << img->h.refcount_order) >> 3) + (img->h.refcount_order > 3 ? 1u << (img->h.refcount_order - 3) : 1);
+    enum vr_epoch epoch = cmp->falls ? VR_EPOCH_DECREASE : VR_EPOCH_INCREASE;
+
+    return vr_plan_write(cmp->ctx, epoch, offset + lo, cmp->data + lo, (uint32_t)(hi - lo));
+}
+
+/* Entries of a block whose refcounts are 16 bits wide and agree: the usual case, eight clusters at a time. */
+static bool eight_agree(const uint8_t *refcounts, const uint8_t *refs)
+{
+    uint64_t lo, hi, refs8;
+
+    __builtin_memcpy(&lo, refcounts, 8);
+    __builtin_memcpy(&hi, refcounts + 8, 8);
+    __builtin_memcpy(&refs8, refs, 8);
+    return (lo & hi) == UINT64_C(0x0100010001000100) && (lo | hi) == UINT64_C(0x0100010001000100) &&
+           refs8 == UINT64_C(0x0101010101010101);
+}
+
+static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
+{
+    struct vr_image *img = cmp->ctx->img;
+    unsigned order = img->h.refcount_order;
+    const uint8_t *refs = img->refs.bytes + first;
+
+    cmp->first = first;
+    cmp->lo = UINT64_MAX;
+    cmp->hi = 0;
+    cmp->falls = false;
+    for (uint64_t i = 0; i < count; i++) {
+        if (order == 4 && cmp->data && i + 8 <= count && eight_agree(cmp->data + i * 2, refs + i)) {
+            i += 7;
+            img->highest = first + i + 1;
+            continue;
+        }
+        uint64_t on_disk = cmp->data ? vr_refcount_get(cmp->data, order, i) : 0;
+        if (on_disk == 0 && refs[i] == 0)
+            continue;
+        struct vr_ref ref = vr_refmap_get(&img->refs, first + i);
+        img->highest = first + i + 1;
+        img->copied_matters |= ref.count > 1;
+        if (on_disk != ref.count)
+            judge_cluster(cmp, first + i, on_disk, ref);
+    }
+}
+
+/* A block that cannot be read: every refcount in it is unknown. */
+static void unreadable_block(struct compare *cmp, uint64_t first, uint64_t count)
+{
+    struct vr_finding f = vr_finding_none();
+
+    for (uint64_t i = 0; i < count; i++) {
+        f.index = first + i;
+        f.host = f.index << cmp->ctx->img->h.cluster_bits;
+        vr_report(cmp->ctx, VR_P_REF_UNREADABLE, &f);
+    }
+}
+
+/* ---- all blocks ---------------------------------------------------------------------------------------------- */
+
+static uint64_t clusters_in(const struct compare *cmp, uint64_t block)
+{
+    const struct vr_image *img = cmp->ctx->img;
+
+    return vr_min(img->block_entries, img->clusters - block * img->block_entries);
+}
+
+static bool readable(const struct compare *cmp, uint64_t block)
+{
+    uint64_t offset = vr_refblock_offset(cmp->ctx->img, block);
+
+    return offset != 0 && offset % cmp->ctx->img->cluster_size == 0 && offset < cmp->ctx->file_size;
+}
+
+static bool next_block(void *arg, struct vr_block *b)
+{
+    struct compare *cmp = arg;
+
+    for (; cmp->next < cmp->blocks; cmp->next++) {
+        if (!readable(cmp, cmp->next))
+            continue;
+        b->tag = cmp->next++;
+        b->offset = vr_refblock_offset(cmp->ctx->img, b->tag);
+        return true;
+    }
+    return false;
+}
+
+static void compare_absent(struct compare *cmp, uint64_t block)
+{
+    const struct vr_image *img = cmp->ctx->img;
+
+    if (!vr_refcount_known(img, block * img->block_entries)) {
+        unreadable_block(cmp, block * img->block_entries, clusters_in(cmp, block));
+        return;
+    }
+    cmp->data = NULL;
+    compare_block(cmp, block * img->block_entries, clusters_in(cmp, block));
+}
+
+static enum vr_status compare_all(struct compare *cmp)
+{
+    struct vr_ctx *ctx = cmp->ctx;
+    struct vr_stream s = {.next = next_block, .arg = cmp};
+    struct vr_block b;
+    uint64_t done = 0;
+
+    VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, vr_min(cmp->blocks, ctx->img->table_entries)));
+    for (;;) {
+        VR_TRY(vr_stream_get(&s, &b));
+        for (uint64_t upto = b.data ? b.tag : cmp->blocks; done < upto; done++)
+            compare_absent(cmp, done);
+        if (!b.data)
+            return VR_OK;
+        cmp->data = b.data;
+        compare_block(cmp, b.tag * ctx->img->block_entries, clusters_in(cmp, b.tag));
+        VR_TRY(plan_block(cmp, b.offset));
+        if (++done % 64 == 0)
+            vr_progress(ctx, VR_PASS_REFCOUNTS, done, cmp->blocks);
+    }
+}
+
+static enum vr_status refuse_rebuild(struct vr_ctx *ctx)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.host = ctx->img->h.reftable_offset;
+    vr_report(ctx, ctx->mode == VR_MODE_LEAKS ? VR_P_NEED_REBUILD : VR_P_SCOPE_REBUILD, &f);
+    return VR_EREFUSED;
+}
+
+enum vr_status vr_pass_refcounts(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    struct compare cmp = {.ctx = ctx, .blocks = (img->clusters + img->block_entries - 1) / img->block_entries};
+
+    judge_blocks(ctx);
+    vr_progress(ctx, VR_PASS_REFCOUNTS, 0, cmp.blocks);
+    VR_TRY(compare_all(&cmp));
+    ctx->sum->image_end_offset = (img->highest ? img->highest : 1) << img->h.cluster_bits;
+    if (img->refs.full)
+        return VR_ENOMEM;
+    return vr_planning(ctx) && img->rebuild ? refuse_rebuild(ctx) : VR_OK;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pass 7: COPIED flags of the active L1 table and its L2 tables.
+ *
+ * Tests:    COPIED is set exactly where the refcount of the target is 1, as it will be after pass 6
+ * Collects: plans L1 and L2 entries
+ * Needs:    pass 6: the map holds refcounts as they will be
+ * Frees:    nothing
+ *
+ * Skipped where the earlier passes saw that no flag can be wrong: every entry has COPIED, every refcount in use is 1.
+ */
+#include "check.h"
+
+struct copied {
+    struct vr_ctx *ctx;
+    uint8_t *word;          /* 8 bytes for an L1 entry on its way to the overlay */
+    enum vr_status status;  /* the first failure of a look-up */
+};
+
+/* qemu-img mends COPIED in mode leaks as well, once nothing else is left to mend. */
+static enum vr_kept copied_kept(const struct vr_ctx *ctx, uint64_t offset)
+{
+    if (offset % ctx->img->cluster_size != 0 || (vr_claims_at(ctx, offset) & VR_CLAIM_DOUBTFUL))
+        return VR_KEPT_DOUBTFUL;
+    if (ctx->mode != VR_MODE_LEAKS)
+        return VR_KEPT_NO;
+    uint64_t others = vr_remaining(ctx, VR_SEV_LEAK) + vr_remaining(ctx, VR_SEV_ERROR) +
+                      vr_remaining(ctx, VR_SEV_CORRUPT) -
+                      (ctx->sum->found[VR_WALK_CHECK][VR_P_COPIED_L1] - ctx->sum->fixed[VR_P_COPIED_L1]) -
+                      (ctx->sum->found[VR_WALK_CHECK][VR_P_COPIED_L2] - ctx->sum->fixed[VR_P_COPIED_L2]);
+    return others ? VR_KEPT_MODE : VR_KEPT_NO;
+}
+
+/* Whether the flag of entry is wrong and to be flipped. A refcount that cannot be read contradicts nothing. */
+static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f, uint64_t entry)
+{
+    struct vr_ctx *ctx = c->ctx;
+    const struct vr_image *img = ctx->img;
+    uint64_t offset = entry & VR_OFFSET_MASK;
+    uint64_t cluster = offset >> img->h.cluster_bits;
+    uint64_t refcount = 0;
+
+    if (!vr_refcount_known(img, cluster))
+        return false;
+    if (cluster < img->clusters)
+        refcount = vr_refmap_get(&img->refs, cluster).count;
+    else if (c->status == VR_OK)
+        c->status = vr_refcount_read(ctx, cluster, &refcount);
+    if (((entry & VR_COPIED) != 0) == (refcount == 1))
+        return false;
+    f->got = entry;
+    f->want = refcount;
+    f->kept = copied_kept(ctx, offset);
+    return vr_report(ctx, p, f) == VR_FIX;
+}
+
+static enum vr_status check_l1(struct copied *c)
+{
+    struct vr_ctx *ctx = c->ctx;
+    struct vr_l1_walk w;
+    uint64_t index, entry;
+
+    VR_TRY(vr_l1_open(&w, ctx));
+    while (vr_l1_next(&w, &index, &entry)) {
+        struct vr_finding f = vr_finding_none();
+        f.host = ctx->img->h.l1_offset + index * 8;
+        f.index = index;
+        if ((entry & VR_OFFSET_MASK) == 0 || !judge_flag(c, VR_P_COPIED_L1, &f, entry))
+            continue;
+        vr_store64(c->word, entry ^ VR_COPIED);
+        VR_TRY(vr_plan_write(ctx, VR_EPOCH_COPIED, f.host, c->word, 8));
+    }
+    return w.status;
+}
+
+static enum vr_status check_table(struct copied *c, const struct vr_block *b)
+{
+    struct vr_ctx *ctx = c->ctx;
+    const struct vr_image *img = ctx->img;
+    uint64_t lo = UINT64_MAX, hi = 0;
+
+    /* A table that several L1 entries name: this copy may have been read before the first visit planned its flags. */
+    if (vr_claims_at(ctx, b->offset) & VR_CLAIM_SEEN)
+        return VR_OK;
+    for (uint64_t i = 0; i < img->l2_entries; i++) {
+        uint64_t entry = vr_load64(b->data + i * 8);
+        enum vr_l2_type type = vr_l2_type(entry);
+        if (type != VR_L2_NORMAL && type != VR_L2_ZERO_ALLOC)
+            continue;
+        struct vr_finding f = vr_finding_none();
+        f.host = b->offset + i * 8;
+        f.index = i;
+        f.guest = (b->tag * img->l2_entries + i) << img->h.cluster_bits;
+        if (!judge_flag(c, VR_P_COPIED_L2, &f, entry))
+            continue;
+        vr_store64(b->data + i * 8, entry ^ VR_COPIED);
+        lo = vr_min(lo, i * 8);
+        hi = i * 8 + 8;
+    }
+    if (lo >= hi)
+        return VR_OK;
+    vr_refmap_mark(&ctx->img->refs, b->offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
+    return vr_plan_write(ctx, VR_EPOCH_COPIED, b->offset + lo, b->data + lo, (uint32_t)(hi - lo));
+}
+
+enum vr_status vr_pass_copied(struct vr_ctx *ctx)
+{
+    struct copied c = {.ctx = ctx};
+    struct vr_l1_walk w;
+    struct vr_stream s = {.next = vr_l1_next_table, .arg = &w};
+    struct vr_block b;
+
+    if (!ctx->img->copied_matters || vr_region_past_eof(ctx, ctx->img->h.l1_offset, ctx->img->h.l1_size * 8))
+        return VR_OK;
+    c.word = vr_arena_get(&ctx->arena, 8);
+    if (!c.word)
+        return VR_ENOMEM;
+    VR_TRY(check_l1(&c));
+    VR_TRY(vr_l1_open(&w, ctx));
+    VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, ctx->img->h.l1_size));
+    for (;;) {
+        VR_TRY(vr_stream_get(&s, &b));
+        if (!b.data)
+            return w.status != VR_OK ? w.status : c.status;
+        VR_TRY(check_table(&c, &b));
+    }
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* bits.c: plans the dirty and corrupt bits; only these eight bytes of the header are ever written. */
+#include "fix.h"
+#include "format.h"
+
+struct vr_bits vr_bits_read(const struct vr_ctx *ctx)
+{
+    return (struct vr_bits){.version = ctx->sum->qcow2_version, .before = ctx->sum->incompatible};
+}
+
+uint64_t vr_bits_to_clear(const struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk)
+{
+    uint64_t may = ctx->mode == VR_MODE_ALL ? VR_INCOMPAT_DIRTY | VR_INCOMPAT_CORRUPT : VR_INCOMPAT_DIRTY;
+
+    if (b->version < 3 || vr_found(ctx, walk, VR_SEV_CORRUPT) || vr_found(ctx, walk, VR_SEV_ERROR))
+        return 0;
+    return b->before & may;
+}
+
+static enum vr_status plan(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t incompatible)
+{
+    uint8_t *word = vr_arena_get(&ctx->arena, 8);
+
+    if (!word)
+        return VR_ENOMEM;
+    vr_store64(word, incompatible);
+    return vr_plan_write(ctx, epoch, VR_HEADER_INCOMPAT_AT, word, 8);
+}
+
+enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b)
+{
+    if (b->version < 3 || ctx->mode != VR_MODE_ALL || (b->before & VR_INCOMPAT_CORRUPT))
+        return VR_OK;
+    return plan(ctx, VR_EPOCH_MARK, b->before | VR_INCOMPAT_CORRUPT);
+}
+
+enum vr_status vr_bits_settle(struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk)
+{
+    uint64_t clear = vr_bits_to_clear(ctx, b, walk);
+
+    if (clear & VR_INCOMPAT_DIRTY)
+        vr_report_fixed(ctx, VR_P_DIRTY);
+    if (clear & VR_INCOMPAT_CORRUPT)
+        vr_report_fixed(ctx, VR_P_CORRUPT);
+    bool marked = ctx->mode == VR_MODE_ALL && b->version >= 3 && ctx->planned != 0;
+    return clear != 0 || marked ? plan(ctx, VR_EPOCH_CLEAN, b->before & ~clear) : VR_OK;
+}

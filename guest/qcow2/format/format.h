@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * format.h: qcow2 as bytes. Pure functions: bytes in, host-endian values out, no I/O, no state.
+ * Source of the rules: the qcow2 specification (docs/interop/qcow2 of QEMU), sections named at each part.
+ */
+#ifndef VR_FORMAT_H
+#define VR_FORMAT_H
+
+#include "checked.h"
+#include "vr_problems.h"
+
+/* ---- header.c: section "Header" --------------------------------------------------------------------- */
+
+#define VR_QCOW2_MAGIC       0x514649fbu
+#define VR_HEADER_V2         72u
+#define VR_HEADER_V3         104u
+#define VR_HEADER_READ       4096u /* bytes that hold every header field and, nearly always, the extensions */
+#define VR_L1_ENTRIES_MAX    (UINT64_C(1) << 22)
+#define VR_REFTABLE_MAX      (UINT64_C(8) << 20) /* bytes */
+
+#define VR_INCOMPAT_DIRTY       (UINT64_C(1) << 0)
+#define VR_INCOMPAT_CORRUPT     (UINT64_C(1) << 1)
+#define VR_INCOMPAT_DATA_FILE   (UINT64_C(1) << 2)
+#define VR_INCOMPAT_COMPRESSION (UINT64_C(1) << 3)
+#define VR_INCOMPAT_EXTL2       (UINT64_C(1) << 4)
+#define VR_INCOMPAT_KNOWN       UINT64_C(0x1f)
+#define VR_AUTOCLEAR_BITMAPS    (UINT64_C(1) << 0)
+#define VR_HEADER_INCOMPAT_AT   72u /* incompatible features, 8 bytes */
+
+struct vr_header {
+    uint32_t version, cluster_bits, crypt_method, refcount_order, header_length, compression_type;
+    uint64_t backing_offset;
+    uint32_t backing_size;
+    uint64_t virtual_size;
+    uint64_t l1_size; /* entries */
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint64_t reftable_clusters;
+    uint32_t snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
+};
+
+/* What keeps an image from being opened; row == VR_P_COUNT means nothing does. */
+struct vr_verdict {
+    enum vr_problem row;
+    uint64_t got, want;
+};
+
+/* Decodes the fields of buf (VR_HEADER_READ bytes, zeros behind the end of the file); v2 gets the values it implies. */
+void vr_header_decode(const uint8_t *buf, struct vr_header *h);
+/* The tests of an open, in qemu's order. file_size only matters for an image too short to hold a header. */
+struct vr_verdict vr_header_judge(const uint8_t *buf, const struct vr_header *h, uint64_t file_size);
+
+#define VR_EXT_END            0x00000000u
+#define VR_EXT_BACKING_FORMAT 0xe2792acau
+#define VR_EXT_BITMAPS        0x23852875u
+#define VR_EXT_LUKS           0x0537be77u
+#define VR_EXT_DATA_FILE      0x44415441u
+
+struct vr_extension {
+    uint32_t type, len; /* payload bytes, unpadded */
+};
+
+/* Where the extension area ends: at the backing file name, else at the end of the first cluster. */
+uint64_t vr_extensions_end(const struct vr_header *h);
+struct vr_extension vr_extension_decode(const uint8_t *buf);
+
+/* ---- entries.c: sections "Cluster mapping", "Host cluster management" ------------------------------------- */
+
+#define VR_OFFSET_MASK    UINT64_C(0x00fffffffffffe00) /* L1 and L2 entries, bits 9-55 */
+#define VR_REFT_MASK      UINT64_C(0xfffffffffffffe00) /* refcount table entries, bits 9-63 */
+#define VR_REFT_RESERVED  UINT64_C(0x00000000000001ff)
+#define VR_L1_RESERVED    UINT64_C(0x7f000000000001ff)
+#define VR_L2_RESERVED    UINT64_C(0x3f000000000001fe)
+#define VR_COPIED         (UINT64_C(1) << 63)
+#define VR_COMPRESSED     (UINT64_C(1) << 62)
+#define VR_ZERO           UINT64_C(1)
+
+enum vr_l2_type {
+    VR_L2_UNALLOCATED,
+    VR_L2_ZERO_PLAIN,
+    VR_L2_ZERO_ALLOC, /* reads as zeros, and holds a cluster */
+    VR_L2_NORMAL,
+    VR_L2_COMPRESSED,
+};
+
+enum vr_l2_type vr_l2_type(uint64_t entry);
+
+/* Refcount i of a refcount block whose refcounts are 2^order bits wide. i is inside the block. */
+uint64_t vr_refcount_get(const uint8_t *block, unsigned order, uint64_t i);
+/* value must fit into the width. */
+void vr_refcount_set(uint8_t *block, unsigned order, uint64_t i, uint64_t value);
+uint64_t vr_refcount_max(unsigned order);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* memory_carrier.c: an image in memory behind the engine's carrier. */
+#include "memory_carrier.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static enum vr_status do_read(struct memory_image *m, const struct vr_request *r)
+{
+    if (m->fail_read_at >= r->offset && m->fail_read_at - r->offset < r->len)
+        return VR_EIO;
+    memset(r->buf, 0, r->len);
+    if (r->offset < m->size)
+        memcpy(r->buf, m->view + r->offset, vr_min(r->len, m->size - r->offset));
+    return VR_OK;
+}
+
+static enum vr_status do_write(struct memory_image *m, const struct vr_request *r)
+{
+    if (r->offset > m->size || r->len > m->size - r->offset)
+        return VR_EPROTO;
+    memcpy(m->view + r->offset, r->buf, r->len);
+    m->writes++;
+    return VR_OK;
+}
+
+static enum vr_status perform(struct memory_image *m, const struct vr_request *r)
+{
+    switch (r->op) {
+    case VR_OP_READ:
+        return do_read(m, r);
+    case VR_OP_WRITE:
+        return do_write(m, r);
+    case VR_OP_COMMIT:
+        memcpy(m->disk, m->view, m->size);
+        m->commits++;
+        return VR_OK;
+    case VR_OP_RECORD:
+        for (uint32_t i = 0; i < r->len / sizeof(struct vr_record); i++, m->records++)
+            if (m->records < 64)
+                m->last[m->records] = ((const struct vr_record *)r->buf)[i];
+        return VR_OK;
+    default:
+        return VR_OK;
+    }
+}
+
+static enum vr_status post(struct vr_carrier *c, uint32_t id, const struct vr_request *r)
+{
+    struct memory_image *m = (struct memory_image *)c;
+
+    m->done[m->ndone++] = (struct vr_cqe){.id = id, .status = perform(m, r)};
+    return VR_OK;
+}
+
+static void kick(struct vr_carrier *c)
+{
+    (void)c;
+}
+
+static struct vr_cqe next(struct vr_carrier *c)
+{
+    struct memory_image *m = (struct memory_image *)c;
+
+    return m->done[--m->ndone];
+}
+
+void memory_image_open(struct memory_image *m, const void *bytes, uint64_t size)
+{
+    *m = (struct memory_image){.carrier = {post, kick, next}, .size = size, .fail_read_at = UINT64_MAX};
+    m->disk = malloc(size + 1);
+    m->view = malloc(size + 1);
+    if (!m->disk || !m->view)
+        abort();
+    memcpy(m->disk, bytes, size);
+    memcpy(m->view, bytes, size);
+}
+
+void memory_image_close(struct memory_image *m)
+{
+    free(m->disk);
+    free(m->view);
+}
+
+void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, struct vr_summary *sum)
+{
+    struct vr_record batch[VR_RECORDS_MAX];
+    struct vr_ctx ctx = {.io.carrier = &m->carrier, .mode = mode, .file_size = m->size, .examples = 64,
+                         .sum = sum, .batch = batch};
+
+    memset(sum, 0, sizeof(*sum));
+    ctx.arena.size = heap;
+    ctx.arena.base = mmap(NULL, heap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ctx.arena.base == MAP_FAILED)
+        abort();
+    vr_session(&ctx);
+    munmap(ctx.arena.base, heap);
+}

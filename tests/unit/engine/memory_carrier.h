@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * memory_carrier.h: an image in memory behind the engine's carrier, so that a session runs in a plain process.
+ *
+ * Completions come back in reverse order of posting, to show that nothing depends on their order.
+ */
+#ifndef MEMORY_CARRIER_H
+#define MEMORY_CARRIER_H
+
+#include "core.h"
+
+struct memory_image {
+    struct vr_carrier carrier; /* first */
+    uint8_t *disk;             /* what is committed; owned */
+    uint8_t *view;             /* what the guest sees; owned */
+    uint64_t size;
+    struct vr_cqe done[VR_RING_ENTRIES];
+    unsigned ndone;
+    uint64_t fail_read_at;     /* a read that touches this byte fails; UINT64_MAX = none */
+    unsigned writes, commits, records;
+    struct vr_record last[64]; /* first records */
+};
+
+/* Takes a copy of bytes. */
+void memory_image_open(struct memory_image *m, const void *bytes, uint64_t size);
+void memory_image_close(struct memory_image *m);
+/* A whole session in the given mode; sum is overwritten. heap = bytes of arena. */
+void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, struct vr_summary *sum);
+
+#endif

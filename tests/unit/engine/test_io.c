@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* test_io.c: requests in flight and streams, over a carrier that answers in reverse order, twice, or wrongly. */
+#include "memory_carrier.h"
+
+#include "cm.h"
+
+static uint8_t heap[1 << 20] __attribute__((aligned(64)));
+
+struct source {
+    uint64_t next, count;
+    uint32_t block;
+};
+
+static bool next_block(void *arg, struct vr_block *b)
+{
+    struct source *s = arg;
+
+    if (s->next == s->count)
+        return false;
+    b->tag = s->next;
+    b->offset = s->next++ * s->block;
+    return true;
+}
+
+static void run_stream(uint32_t block, uint64_t count)
+{
+    uint8_t *bytes = calloc(count + 1, block);
+    struct memory_image m;
+    struct source src = {.count = count, .block = block};
+    struct vr_stream s = {.next = next_block, .arg = &src};
+    struct vr_block b;
+
+    assert_non_null(bytes);
+    for (uint64_t i = 0; i < count; i++)
+        memset(bytes + i * block, (int)(i % 251), block);
+    memory_image_open(&m, bytes, count * block);
+    memset(heap, 0, sizeof(heap));
+    struct vr_ctx ctx = {.io.carrier = &m.carrier, .arena = {.base = heap, .size = sizeof(heap)}};
+    assert_int_equal(vr_stream_open(&s, &ctx, block, count), VR_OK);
+    for (uint64_t i = 0; i < count; i++) {
+        assert_int_equal(vr_stream_get(&s, &b), VR_OK);
+        assert_non_null(b.data);
+        assert_int_equal(b.tag, i);
+        assert_int_equal(b.data[0], i % 251);
+        assert_int_equal(b.data[block - 1], i % 251);
+    }
+    assert_int_equal(vr_stream_get(&s, &b), VR_OK);
+    assert_null(b.data);
+    memory_image_close(&m);
+    free(bytes);
+}
+
+static void test_streams_deliver_in_order(void **state)
+{
+    (void)state;
+    run_stream(512, 0);
+    run_stream(512, 1);
+    run_stream(512, 1000);
+    run_stream(4096, 63);
+    run_stream(4096, 64);
+    run_stream(4096, 65);
+}
+
+static void test_a_failed_read_is_handed_up(void **state)
+{
+    uint8_t bytes[4096] = {0};
+    struct memory_image m;
+
+    (void)state;
+    memory_image_open(&m, bytes, sizeof(bytes));
+    m.fail_read_at = 1000;
+    struct vr_ctx ctx = {.io.carrier = &m.carrier};
+    assert_int_equal(vr_read(&ctx, 0, heap, 1000), VR_OK);
+    assert_int_equal(vr_read(&ctx, 0, heap, 1001), VR_EIO);
+    memory_image_close(&m);
+}
+
+/* More requests than slots: the oldest outcomes must be fetched, nothing is lost or overwritten. */
+static void test_slots_run_out(void **state)
+{
+    uint8_t bytes[512] = {0};
+    struct memory_image m;
+    unsigned slot;
+
+    (void)state;
+    memory_image_open(&m, bytes, sizeof(bytes));
+    struct vr_ctx ctx = {.io.carrier = &m.carrier};
+    struct vr_request r = {.op = VR_OP_READ, .buf = heap, .len = 16};
+    for (unsigned i = 0; i < VR_RING_ENTRIES; i++)
+        assert_int_equal(vr_io_start(&ctx.io, &r, &slot), VR_OK);
+    assert_int_equal(vr_io_start(&ctx.io, &r, &slot), VR_ELIMIT);
+    assert_int_equal(vr_io_wait(&ctx.io, 7), VR_OK);
+    assert_int_equal(vr_io_start(&ctx.io, &r, &slot), VR_OK);
+    memory_image_close(&m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_streams_deliver_in_order),
+        cmocka_unit_test(test_a_failed_read_is_handed_up),
+        cmocka_unit_test(test_slots_run_out),
+    };
+
+    return cmocka_run_group_tests_name("io", tests, NULL, NULL);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* test_refmap.c: the reference map against a plain array, and the arena under it. */
+#include "check.h"
+
+#include "cm.h"
+
+#define CLUSTERS 4096u
+
+static uint8_t heap[1 << 20] __attribute__((aligned(64)));
+
+static struct vr_arena fresh_arena(uint64_t size)
+{
+    memset(heap, 0, sizeof(heap));
+    return (struct vr_arena){.base = heap, .size = size};
+}
+
+/* Random claims of all kinds agree with counting in an array. */
+static void test_random_claims_agree_with_an_array(void **state)
+{
+    static uint64_t counts[CLUSTERS];
+    static uint32_t claims[CLUSTERS];
+    struct vr_arena arena = fresh_arena(sizeof(heap));
+    struct vr_refmap m;
+    uint32_t seed = 1;
+
+    (void)state;
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 300), VR_OK);
+    for (unsigned i = 0; i < 200000; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        uint64_t c = (seed >> 8) % (i % 3 ? CLUSTERS : 8);
+        enum vr_claim kind = i % 7 ? VR_CLAIM_DATA : (enum vr_claim)(1u << (seed >> 29));
+        bool fits = counts[c] < 300;
+        assert_int_equal(vr_refmap_claim(&m, c, kind), fits);
+        counts[c] += fits;
+        claims[c] |= fits ? (uint32_t)kind : 0;
+    }
+    for (unsigned c = 0; c < CLUSTERS; c++) {
+        struct vr_ref r = vr_refmap_get(&m, c);
+        assert_true(r.count == counts[c]);
+        assert_int_equal(r.claims, claims[c]);
+    }
+    assert_false(m.full);
+}
+
+static void test_set_keeps_claims(void **state)
+{
+    struct vr_arena arena = fresh_arena(sizeof(heap));
+    struct vr_refmap m;
+
+    (void)state;
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, UINT64_MAX), VR_OK);
+    assert_true(vr_refmap_claim(&m, 5, VR_CLAIM_L2));
+    vr_refmap_set(&m, 5, 0);
+    assert_int_equal(vr_refmap_get(&m, 5).claims, VR_CLAIM_L2);
+    assert_int_equal(vr_refmap_get(&m, 5).count, 0);
+    vr_refmap_set(&m, 6, 1000);
+    assert_int_equal(vr_refmap_get(&m, 6).count, 1000);
+    vr_refmap_set(&m, 6, UINT64_MAX);
+    assert_true(vr_refmap_get(&m, 6).count == UINT64_MAX);
+}
+
+/* When the exact table cannot grow, the map says so instead of miscounting in silence. */
+static void test_a_full_map_says_so(void **state)
+{
+    struct vr_arena arena = fresh_arena(CLUSTERS + 64 * 24 + 64);
+    struct vr_refmap m;
+
+    (void)state;
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 100), VR_OK);
+    for (unsigned c = 0; c < 64; c++) {
+        vr_refmap_claim(&m, c, VR_CLAIM_L2);
+        vr_refmap_claim(&m, c, VR_CLAIM_L2);
+    }
+    assert_true(m.full);
+}
+
+static void test_arena_bounds(void **state)
+{
+    struct vr_arena arena = fresh_arena(256);
+
+    (void)state;
+    assert_null(vr_arena_get(&arena, 257));
+    assert_null(vr_arena_get(&arena, UINT64_MAX));
+    uint64_t mark = vr_arena_mark(&arena);
+    uint8_t *p = vr_arena_get(&arena, 256);
+    assert_non_null(p);
+    assert_null(vr_arena_get(&arena, 1));
+    memset(p, 0xff, 256);
+    vr_arena_reset(&arena, mark);
+    p = vr_arena_get(&arena, 65);
+    assert_non_null(p);
+    for (unsigned i = 0; i < 65; i++)
+        assert_int_equal(p[i], 0); /* memory used before comes back as zeros */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_claims_agree_with_an_array),
+        cmocka_unit_test(test_set_keeps_claims),
+        cmocka_unit_test(test_a_full_map_says_so),
+        cmocka_unit_test(test_arena_bounds),
+    };
+
+    return cmocka_run_group_tests_name("refmap", tests, NULL, NULL);
+}
