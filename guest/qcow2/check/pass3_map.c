@@ -230,9 +230,10 @@ static enum vr_status walk_tables(struct map_walk *w, uint64_t tables)
 /* ---- zero entries with an unaligned cluster ---------------------------------------------------------------- */
 
 /* Version 2 has no zero flag: there an entry reads as zeros only where it is 0 and nothing lies behind the image. */
-static enum vr_kept zero_entry_kept(const struct vr_ctx *ctx)
+static enum vr_kept zero_entry_kept(const struct vr_ctx *ctx, uint64_t host)
 {
-    if (ctx->img->unsound)
+    /* A table that is guest data as well may be just that: nothing is written through it. */
+    if (ctx->img->unsound || (vr_claims_at(ctx, host) & VR_CLAIM_DATA))
         return VR_KEPT_DOUBTFUL;
     if (ctx->img->h.version < 3 && ctx->img->h.backing_offset != 0)
         return VR_KEPT_VERSION;
@@ -252,7 +253,7 @@ static enum vr_status settle_zero_entries(struct map_walk *w)
         f.host = fix->host;
         f.guest = fix->guest;
         f.got = fix->entry & VR_OFFSET_MASK;
-        f.kept = zero_entry_kept(ctx);
+        f.kept = zero_entry_kept(ctx, fix->host);
         if (vr_report(ctx, VR_P_L2E_ZERO_UNALIGNED, &f) == VR_FIX) {
             vr_store64(word, ctx->img->h.version < 3 ? 0 : VR_ZERO);
             VR_TRY(vr_plan_write(ctx, VR_EPOCH_POINTER, fix->host, word, 8));

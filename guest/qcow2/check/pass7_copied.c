@@ -15,6 +15,7 @@ struct copied {
     struct vr_ctx *ctx;
     uint8_t *word;          /* 8 bytes for an L1 entry on its way to the overlay */
     enum vr_status status;  /* the first failure of a look-up */
+    bool foreign;           /* the table at hand is more likely guest data: nothing is written into it */
 };
 
 /* qemu-img mends COPIED in mode leaks as well, once nothing else is left to mend. */
@@ -50,7 +51,7 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
         return false;
     f->got = entry;
     f->want = refcount;
-    f->kept = copied_kept(ctx, offset);
+    f->kept = c->foreign ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
     return vr_report(ctx, p, f) == VR_FIX;
 }
 
@@ -73,6 +74,29 @@ static enum vr_status check_l1(struct copied *c)
     return w.status;
 }
 
+/*
+ * A cluster that one pointer calls an L2 table and another one guest data. It is taken for a table only where every
+ * entry maps a cluster of the file that nothing else claims (but for entries that map the table itself: guest data
+ * would hardly name its own place). Else the pointer that calls it a table may be the damaged one.
+ */
+static bool reads_as_table(const struct vr_ctx *ctx, const struct vr_block *b)
+{
+    const struct vr_image *img = ctx->img;
+
+    for (uint64_t i = 0; i < img->l2_entries; i++) {
+        uint64_t entry = vr_load64(b->data + i * 8);
+        uint64_t offset = entry & VR_OFFSET_MASK;
+        if (entry == 0 || offset == b->offset)
+            continue;
+        if ((entry & VR_L2_RESERVED) || offset % img->cluster_size != 0 || offset >= ctx->file_size)
+            return false;
+        struct vr_ref ref = vr_refmap_get(&img->refs, offset >> img->h.cluster_bits);
+        if (offset != 0 && (ref.count > 1 || (ref.claims & ~(uint32_t)VR_CLAIM_DATA)))
+            return false;
+    }
+    return true;
+}
+
 static enum vr_status check_table(struct copied *c, const struct vr_block *b)
 {
     struct vr_ctx *ctx = c->ctx;
@@ -82,6 +106,7 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     /* A table that several L1 entries name: this copy may have been read before the first visit planned its flags. */
     if (vr_claims_at(ctx, b->offset) & VR_CLAIM_SEEN)
         return VR_OK;
+    c->foreign = (vr_claims_at(ctx, b->offset) & VR_CLAIM_DATA) && !reads_as_table(ctx, b);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
         uint64_t entry = vr_load64(b->data + i * 8);
         enum vr_l2_type type = vr_l2_type(entry);
