@@ -24,9 +24,9 @@
     _Static_assert(offsetof(type, field) == (at), #type "." #field " moved")
 
 /*
- * Guest memory. Linear address = guest-physical address. Below VR_GPA_BOOT lie the page tables and
- * descriptor tables, which are not mapped into the guest; neither is page 0, nor anything that is
- * not listed here. No page is both writable and executable.
+ * Guest memory. Linear address = guest-physical address. Below VR_GPA_BOOT lie the page tables, which are not
+ * mapped, and the descriptor tables, which only the processor can read; page 0 is not mapped, nor
+ * is anything that is not listed here. No page is both writable and executable.
  */
 #define VR_GPA_BOOT      0x00100000u /* struct vr_boot, one page, read-only */
 #define VR_GPA_RING      0x00101000u /* struct vr_ring, read-write          */
@@ -47,9 +47,9 @@
 #define VR_GROWTH_MAX    (UINT64_C(64) << 20) /* set-size: at most image/8 + this more than the image had */
 
 /*
- * The doorbell: `out %eax, VR_PORT_DOORBELL`. eax = how many unconsumed completions the guest wants
- * to see before it runs on (0 = only start what was posted). It never asks for more than are
- * outstanding.
+ * The doorbell: `out %eax, VR_PORT_DOORBELL`. The VMM takes what was posted, and lets the guest run on
+ * once cq_tail has reached eax (free-running index). An index that cq_tail has reached already only
+ * starts what was posted; one that the outstanding requests cannot reach is a violation.
  */
 #define VR_PORT_DOORBELL 0x5652u
 
@@ -93,7 +93,7 @@ enum vr_op {
     VR_OP_SET_SIZE = 4, /* offset = new size of the image as it would be; grows only */
     VR_OP_COMMIT = 5,   /* journal, then write the overlay to the image, epoch by epoch; once a run */
     VR_OP_RECORD = 6,   /* buf = array of struct vr_record */
-    VR_OP_PROGRESS = 7, /* value = enum vr_pass; offset = done, total in the two halves, see below */
+    VR_OP_PROGRESS = 7, /* value = enum vr_walk << 8 | enum vr_pass; offset = done, total: see struct vr_sqe */
     VR_OP_FINISH = 8,   /* buf = struct vr_summary; the guest is stopped and never resumed */
     VR_OP_PANIC = 9,    /* buf = last words, printable ASCII; the guest is stopped */
 };
@@ -114,7 +114,7 @@ enum vr_epoch {
     VR_EPOCH_COUNT = 7,
 };
 
-/* Submission. Progress: offset = (done << 32 | total), both in the pass's own unit, value = pass. */
+/* Submission. Progress: offset = (done << 32 | total), both in the pass's own unit. */
 struct vr_sqe {
     uint16_t op;       /* in  enum vr_op */
     uint16_t reserved; /* in  0 */

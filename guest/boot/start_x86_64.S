@@ -15,6 +15,7 @@
 _start:
     xorl %ebp, %ebp
     xorl %edi, %edi     /* base: guest memory starts at address 0 */
+    andq $-16, %rsp
     call vr_guest_main
     ud2                 /* FINISH never returns: anything here is a crash, and named as one */
     .size _start, . - _start

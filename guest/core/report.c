@@ -97,6 +97,6 @@ void vr_progress(struct vr_ctx *ctx, enum vr_pass pass, uint64_t done, uint64_t 
         shift++;
     struct vr_request r = {.op = VR_OP_PROGRESS,
                            .offset = (done >> shift) << 32 | total >> shift,
-                           .value = (uint32_t)pass};
+                           .value = (uint32_t)ctx->walk << 8 | (uint32_t)pass};
     vr_io_tell(&ctx->io, &r);
 }

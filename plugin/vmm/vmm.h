@@ -33,6 +33,9 @@ struct vmm_config {
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */
     char image_name[256]; /* for the journal's identity record, truncated */
+    const void *guest_elf;   /* tests: another guest than the embedded one; NULL = the embedded one */
+    uint64_t guest_elf_size;
+    uint64_t crash_after;    /* tests: SIGKILL to itself after so many writes to the image; 0 = never */
 };
 
 /* Frame: header, then len bytes. */

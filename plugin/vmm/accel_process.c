@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * accel_process.c: the same guest code in a child process that can do nothing but the ring.
+ *
+ * For hosts without KVM, and only when asked for: a system call filter and shared memory stand where the VM's walls
+ * were. The doorbell is a write to one pipe and a read from another.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "child.h"
+
+/* In the guest's process only. */
+static int guest_bell_fd = -1, guest_resume_fd = -1;
+
+void vr_doorbell(uint32_t want)
+{
+    uint8_t go;
+
+    if (write(guest_bell_fd, &want, sizeof(want)) != sizeof(want) || read(guest_resume_fd, &go, 1) != 1)
+        _exit(1);
+}
+
+static void guest_process(struct child *c, int bell, int resume) __attribute__((noreturn));
+static void guest_process(struct child *c, int bell, int resume)
+{
+    const int keep[] = {bell, resume};
+
+    guest_bell_fd = bell;
+    guest_resume_fd = resume;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGPIPE, SIG_DFL);
+    sandbox_close_others(keep, 2);
+    /* As in the VM: boot information is read-only, and what has no place in the map is not there. */
+    if (mprotect(c->memory, VR_GPA_BOOT, PROT_NONE) < 0 || mprotect(c->memory + VR_GPA_BOOT, VR_PAGE_SIZE, PROT_READ) < 0)
+        _exit(1);
+    if (sandbox_filter_guest(resume, bell) < 0)
+        _exit(1);
+    vr_guest_main(c->memory);
+}
+
+int process_prepare(struct child *c)
+{
+    int bell[2], resume[2];
+
+    if (pipe(bell) < 0 || pipe(resume) < 0)
+        child_fail(c, VMM_FAIL_INTERNAL, errno, "making pipes for the guest");
+    c->guest_pid = fork();
+    if (c->guest_pid < 0)
+        child_fail(c, VMM_FAIL_INTERNAL, errno, "starting the guest's process");
+    if (c->guest_pid == 0) {
+        uint8_t go;
+        close(bell[0]);
+        close(resume[1]);
+        /* The first instruction waits until the ring is served. */
+        if (read(resume[0], &go, 1) != 1)
+            _exit(1);
+        guest_process(c, bell[1], resume[0]);
+    }
+    close(bell[1]);
+    close(resume[0]);
+    c->bell_fd = bell[0];
+    c->resume_fd = resume[1];
+    return 0;
+}
+
+static void crashed(struct child *c)
+{
+    char text[100] = "its process ended";
+    int status;
+
+    if (waitpid(c->guest_pid, &status, 0) == c->guest_pid && WIFSIGNALED(status))
+        snprintf(text, sizeof(text), "its process ended with signal %d%s", WTERMSIG(status),
+                 WTERMSIG(status) == SIGSYS ? " (a forbidden system call)" : "");
+    child_fail(c, VMM_FAIL_GUEST_CRASH, 0, text);
+}
+
+void process_run(struct child *c)
+{
+    const uint8_t go = 1;
+    uint32_t want;
+
+    for (;;) {
+        if (write(c->resume_fd, &go, 1) != 1)
+            crashed(c);
+        ssize_t n;
+        do {
+            atomic_store(&c->in_guest, true);
+            n = read(c->bell_fd, &want, sizeof(want));
+            atomic_store(&c->in_guest, false);
+            child_check_stop(c);
+        } while (n < 0 && errno == EINTR);
+        c->stats.exits++;
+        if (n != sizeof(want))
+            crashed(c);
+        ring_doorbell(&c->ring, want);
+        atomic_store(&c->last_bell_us, child_now_us());
+    }
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* block.c: reads of the image by a small pool of threads, so that several requests are in flight. */
+#include <errno.h>
+
+#include "child.h"
+
+void block_read_now(struct block *b, const struct block_job *job)
+{
+    struct child *c = b->child;
+    int err = overlay_read(&c->overlay, job->buf, job->len, job->offset);
+
+    atomic_fetch_add(&c->bytes_read, job->len);
+    ring_complete(&c->ring, job->id, err ? VR_EIO : VR_OK);
+}
+
+static void *work(void *arg)
+{
+    struct block *b = arg;
+
+    pthread_barrier_wait(&b->child->ready);
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        if (b->head == b->tail) {
+            pthread_cond_wait(&b->work, &b->lock);
+            continue;
+        }
+        struct block_job job = b->queue[b->head++ % VR_RING_ENTRIES];
+        b->busy++;
+        pthread_mutex_unlock(&b->lock);
+        block_read_now(b, &job);
+        pthread_mutex_lock(&b->lock);
+        b->busy--;
+        if (b->busy == 0 && b->head == b->tail)
+            pthread_cond_signal(&b->idle);
+    }
+    return NULL; /* never: threads end with the process */
+}
+
+int block_start(struct block *b, struct child *child)
+{
+    b->child = child;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->work, NULL);
+    pthread_cond_init(&b->idle, NULL);
+    for (unsigned i = 0; i < BLOCK_THREADS; i++) {
+        int err = pthread_create(&b->threads[i], NULL, work, b);
+        if (err)
+            return -err;
+    }
+    return 0;
+}
+
+/* Never overflows: no more requests are outstanding than the queue has places. */
+void block_read(struct block *b, const struct block_job *job)
+{
+    pthread_mutex_lock(&b->lock);
+    b->queue[b->tail++ % VR_RING_ENTRIES] = *job;
+    pthread_cond_signal(&b->work);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void block_drain(struct block *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->busy || b->head != b->tail)
+        pthread_cond_wait(&b->idle, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* child.c: the VMM child from fork to exit: memory, guest, threads, sandbox, run; and the watchdog over it. */
+#include "child.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Of the budget, what is not the guest's heap: this program, its stacks, the guest's low memory, the overlay's index. */
+#define OVERHEAD   (8u << 20)
+#define HEAP_MIN   (4u << 20)
+#define TICK_MS    100
+
+uint64_t child_now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- messages and the end -------------------------------------------------------------------------------------- */
+
+static bool write_all(int fd, const void *bytes, size_t len)
+{
+    const uint8_t *p = bytes;
+
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        p += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+void child_send(struct child *c, uint32_t type, const void *body, uint32_t len)
+{
+    struct vmm_msg head = {.type = type, .len = len};
+    int none = 0;
+
+    if (!write_all(c->cfg->msg_fd, &head, sizeof(head)) || !write_all(c->cfg->msg_fd, body, len))
+        atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_ABORTED);
+}
+
+void child_end(struct child *c)
+{
+    struct vmm_stats *s = &c->stats;
+
+    s->bytes_read = atomic_load(&c->bytes_read);
+    s->requests = c->ring.requests;
+    if (c->guest_us)
+        s->us_guest = child_now_us() - c->guest_us;
+    child_send(c, VMM_MSG_STATS, s, sizeof(*s));
+    _exit(c->failed);
+}
+
+void child_fail(struct child *c, enum vmm_fail_kind kind, int error, const char *text)
+{
+    struct vmm_fail f = {.kind = kind, .error = error < 0 ? -error : error};
+
+    /* The words may be a hostile guest's. */
+    for (size_t i = 0; i < sizeof(f.text) - 1 && text[i]; i++)
+        f.text[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+    c->failed = 1;
+    child_send(c, VMM_MSG_FAIL, &f, sizeof(f));
+    child_end(c);
+}
+
+void child_check_stop(struct child *c)
+{
+    int kind = atomic_load(&c->stop);
+
+    if (kind)
+        child_fail(c, (enum vmm_fail_kind)kind, 0, kind == VMM_FAIL_GUEST_HANG ? "no request for too long" : "");
+}
+
+/* ---- watchdog ------------------------------------------------------------------------------------------------------ */
+
+static void on_wake(int signal_number)
+{
+    (void)signal_number; /* KVM_RUN and read() return with EINTR: that is all it is for */
+}
+
+static bool hangs(struct child *c)
+{
+    uint64_t limit = (uint64_t)c->cfg->timeout * 1000000;
+
+    return limit && atomic_load(&c->in_guest) && child_now_us() - atomic_load(&c->last_bell_us) > limit;
+}
+
+static void *watch(void *arg)
+{
+    struct child *c = arg;
+    struct pollfd ctl = {.fd = c->cfg->ctl_fd, .events = POLLIN};
+
+    pthread_barrier_wait(&c->ready);
+    for (;;) {
+        int none = 0;
+        if (poll(&ctl, 1, TICK_MS) > 0) {
+            atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_ABORTED);
+            ctl.fd = -1;
+        }
+        if (hangs(c))
+            atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_GUEST_HANG);
+        /* Again and again: a signal that came just before the guest was entered is lost. */
+        if (atomic_load(&c->stop) && !atomic_load(&c->committing)) {
+            if (c->run)
+                c->run->immediate_exit = 1;
+            pthread_kill(c->runner, SIGUSR1);
+        }
+    }
+    return NULL;
+}
+
+/* All threads there will be: the filter that comes next has no place for making one. */
+static void start_threads(struct child *c)
+{
+    struct sigaction sa = {.sa_handler = on_wake}; /* without SA_RESTART */
+    pthread_t thread;
+
+    sigaction(SIGUSR1, &sa, NULL);
+    c->runner = pthread_self();
+    int err = pthread_barrier_init(&c->ready, NULL, BLOCK_THREADS + 2);
+    err = err ? err : -block_start(&c->block, c);
+    err = err ? err : pthread_create(&thread, NULL, watch, c);
+    if (err)
+        child_fail(c, VMM_FAIL_INTERNAL, err, "starting threads");
+    pthread_barrier_wait(&c->ready);
+}
+
+/* ---- setting up ------------------------------------------------------------------------------------------------------ */
+
+static void make_memory(struct child *c)
+{
+    const struct vmm_config *cfg = c->cfg;
+    /* The process accelerator's guest is another process: it shares the memory. */
+    int share = cfg->accel == VMM_ACCEL_PROCESS ? MAP_SHARED : MAP_PRIVATE;
+
+    if (cfg->memory < OVERHEAD + HEAP_MIN)
+        child_fail(c, VMM_FAIL_MEMORY, 0, "at least 12 MiB are needed");
+    c->heap_size = (cfg->memory - OVERHEAD) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
+    c->memory_size = VR_GPA_HEAP + c->heap_size;
+    c->memory = mmap(NULL, c->memory_size, PROT_READ | PROT_WRITE, share | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->memory == MAP_FAILED)
+        child_fail(c, VMM_FAIL_MEMORY, errno, "mapping the guest's memory");
+    *(struct vr_boot *)(void *)(c->memory + VR_GPA_BOOT) = (struct vr_boot){
+        .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
+        .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,
+        .flags = cfg->image_is_device ? VR_BOOT_DEVICE : 0};
+}
+
+static void load(struct child *c)
+{
+    const void *elf = c->cfg->guest_elf;
+    uint64_t size = c->cfg->guest_elf_size;
+
+    if (c->cfg->accel != VMM_ACCEL_KVM)
+        return; /* the same code, compiled into this program */
+    if (!elf)
+        elf = load_embedded(&size);
+    const char *fault = elf ? load_guest(elf, size, c->memory, &c->load) : "its checksum is wrong";
+    if (fault)
+        child_fail(c, VMM_FAIL_GUEST_IMAGE, 0, fault);
+}
+
+static void enclose(struct child *c)
+{
+    const struct vmm_config *cfg = c->cfg;
+    const int keep[] = {cfg->image_fd, cfg->kvm_fd, cfg->overlay_fd, cfg->journal_fd, cfg->msg_fd, cfg->ctl_fd};
+    int err = 0;
+
+    sandbox_close_others(keep, sizeof(keep) / sizeof(keep[0]));
+    err = sandbox_drop();
+    if (err)
+        child_fail(c, VMM_FAIL_SANDBOX, err, "dropping rights");
+}
+
+void vmm_child(const struct vmm_config *cfg)
+{
+    static struct child child; /* one run, one child */
+    struct child *c = &child;
+    bool kvm = cfg->accel == VMM_ACCEL_KVM;
+
+    c->cfg = cfg;
+    c->started_us = child_now_us();
+    c->vcpu_fd = c->bell_fd = c->resume_fd = -1;
+    signal(SIGPIPE, SIG_IGN);
+    enclose(c);
+    make_memory(c);
+    load(c);
+    overlay_init(&c->overlay, cfg->overlay_fd, cfg->image_fd, cfg->image_size, cfg->memory);
+    ring_open(&c->ring, c, (struct vr_ring *)(void *)(c->memory + VR_GPA_RING));
+    if (kvm)
+        vm_prepare(c);
+    else
+        process_prepare(c);
+    start_threads(c);
+    int err = sandbox_filter(cfg->accel);
+    if (err)
+        child_fail(c, VMM_FAIL_SANDBOX, err, "the system call filter");
+    c->guest_us = child_now_us();
+    atomic_store(&c->last_bell_us, c->guest_us);
+    c->stats.us_start = c->guest_us - c->started_us;
+    if (kvm)
+        vm_run(c);
+    process_run(c);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * child.h: the parts of the VMM child, a section a file. Plain C, fail-stop, one run and then gone.
+ *
+ * The way of a request: vm.c or accel_process.c sees the doorbell, ring.c copies and checks the request, block.c reads
+ * and overlay.c keeps what is written, commit.c alone writes to the image.
+ */
+#ifndef CHILD_H
+#define CHILD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "vmm.h"
+
+/* ---- overlay.c: what the guest wrote, until the commit -------------------------------------------------- */
+
+#define OVERLAY_PAGE 4096u
+
+/* One page in one epoch; its data at slot * OVERLAY_PAGE in the overlay's file. */
+struct overlay_version {
+    uint64_t page;  /* image offset / OVERLAY_PAGE */
+    uint32_t slot;
+    uint32_t chain; /* index + 1 of the next version in the same hash bucket */
+    uint8_t epoch;  /* enum vr_epoch */
+    uint8_t dirty;  /* bit for each sector of the page that this version holds */
+};
+
+struct overlay {
+    int fd;        /* -1: nothing may be written */
+    int image_fd;
+    uint64_t size; /* of the image as it would be, bytes */
+    uint64_t limit;/* most versions: the index's share of the memory budget */
+    struct overlay_version *versions;
+    uint64_t count, room;
+    uint32_t *buckets; /* index + 1 of a version, by page */
+    uint64_t nbuckets;
+    pthread_mutex_t lock;
+    atomic_bool empty; /* looked at without the lock: most runs never write */
+};
+
+void overlay_init(struct overlay *ov, int fd, int image_fd, uint64_t size, uint64_t memory);
+void overlay_drop(struct overlay *ov);
+/* Image and overlay merged; behind the end zeros. 0, or -errno. */
+int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset);
+/*
+ * A version of the touched sectors in an epoch. Sectors that read the same already are not kept.
+ * 0, -errno, or -EPROTO where a later epoch has a version of one of them.
+ */
+int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t len, uint64_t offset);
+/* Sorts the versions by epoch, then page. Afterwards only versions[] and overlay_page() may be used. */
+void overlay_sort(struct overlay *ov);
+int overlay_page(const struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE]);
+
+/* ---- journal.c: old bytes on disk before new ones -------------------------------------------------------- */
+
+/* Writes and syncs everything that a rollback needs, for an overlay that overlay_sort() went over. 0 or -errno. */
+int journal_write(int fd, const struct vmm_config *cfg, const struct overlay *ov, uint64_t *bytes);
+/* The commit is complete and durable. 0 or -errno: the journal then stays one of a cut commit, which is safe. */
+int journal_finish(int fd, uint64_t at, int image_fd, uint64_t size);
+
+/* ---- commit.c: the only writer of the image -------------------------------------------------------------- */
+
+struct child;
+/* Everything the overlay holds goes to the image, or nothing. */
+enum vr_status commit_run(struct child *c);
+
+/* ---- block.c: image I/O, several requests at a time -------------------------------------------------------- */
+
+#define BLOCK_THREADS 2u
+
+struct block_job {
+    uint64_t offset;
+    void *buf;
+    uint32_t len;
+    uint32_t id;
+};
+
+struct block {
+    struct child *child;
+    pthread_t threads[BLOCK_THREADS];
+    pthread_mutex_t lock;
+    pthread_cond_t work, idle;
+    struct block_job queue[VR_RING_ENTRIES];
+    unsigned head, tail, busy;
+};
+
+/* Threads are made here, before the sandbox forbids it. 0 or -errno. */
+int block_start(struct block *b, struct child *child);
+void block_read(struct block *b, const struct block_job *job);
+/* Do it at once, on this thread. */
+void block_read_now(struct block *b, const struct block_job *job);
+void block_drain(struct block *b);
+
+/* ---- ring.c: requests of a hostile guest -------------------------------------------------------------------- */
+
+#define RING_RECORDS_MAX 4000000u /* in one run; more is a flood, and a violation */
+
+struct ring {
+    struct child *child;
+    struct vr_ring *shared;
+    uint32_t sq_head;     /* ours; the guest's tail is only ever compared with it */
+    uint32_t cq_tail;     /* under lock */
+    uint32_t outstanding; /* under lock */
+    uint64_t records, requests;
+    bool committed;
+    pthread_mutex_t lock;
+    pthread_cond_t completed;
+};
+
+void ring_open(struct ring *r, struct child *child, struct vr_ring *shared);
+/* The doorbell; does not return where the run is over. */
+void ring_doorbell(struct ring *r, uint32_t want);
+void ring_complete(struct ring *r, uint32_t id, enum vr_status status);
+
+/* ---- load.c: the guest image ---------------------------------------------------------------------------------- */
+
+#define LOAD_SEGMENTS_MAX 8u
+
+struct load_segment {
+    uint64_t start, end; /* guest addresses, page aligned */
+    bool write, execute;
+};
+
+struct load {
+    uint64_t entry;
+    struct load_segment segments[LOAD_SEGMENTS_MAX];
+    unsigned nsegments;
+};
+
+/* Checks an ELF image; memory = guest address 0, where its segments are copied to. NULL, or what is wrong with it. */
+const char *load_guest(const void *elf, uint64_t size, uint8_t *memory, struct load *l);
+/* The image that was built into this program. NULL where its checksum is wrong. */
+const void *load_embedded(uint64_t *size);
+
+/* ---- vm.c, accel_process.c: where the guest runs -------------------------------------------------------------- */
+
+/* Sets up; after it only run() is called. 0, or the failure was reported. */
+int vm_prepare(struct child *c);
+void vm_run(struct child *c) __attribute__((noreturn));
+int process_prepare(struct child *c);
+void process_run(struct child *c) __attribute__((noreturn));
+
+/* ---- sandbox.c ---------------------------------------------------------------------------------------------------- */
+
+/* Closes every descriptor but those of the configuration and the accelerator's. */
+void sandbox_close_others(const int *keep, unsigned n);
+/* No new privileges, no capabilities, limits. Before threads are made. 0 or -errno. */
+int sandbox_drop(void);
+/* The system call filter, for all threads. 0 or -errno. */
+int sandbox_filter(enum vmm_accel accel);
+/* For the process accelerator's own child: two descriptors to read and write, and the way out. */
+int sandbox_filter_guest(int read_fd, int write_fd);
+
+/* ---- child.c -------------------------------------------------------------------------------------------------------- */
+
+struct child {
+    const struct vmm_config *cfg;
+    uint8_t *memory;       /* guest address 0 */
+    uint64_t memory_size;
+    uint64_t heap_size;
+    struct load load;
+    struct overlay overlay;
+    struct block block;
+    struct ring ring;
+    struct vmm_stats stats;
+    atomic_uint_fast64_t bytes_read;
+    uint64_t started_us, guest_us;
+    /* accelerators */
+    int vcpu_fd;
+    struct kvm_run *run;
+    int bell_fd, resume_fd, guest_pid;
+    /* watchdog */
+    pthread_t runner;      /* the thread that runs the guest */
+    pthread_barrier_t ready; /* every thread has begun: what the C library does for a new one is behind it */
+    atomic_int stop;       /* enum vmm_fail_kind of a reason to stop the guest, 0 = none */
+    atomic_bool in_guest;
+    atomic_bool committing;
+    atomic_uint_fast64_t last_bell_us;
+    int failed;            /* the exit status */
+};
+
+uint64_t child_now_us(void);
+/* A frame to the front; where the front is gone, an abort. */
+void child_send(struct child *c, uint32_t type, const void *body, uint32_t len);
+/* The guest's summary was sent, or the run failed: stats, and gone. */
+void child_end(struct child *c) __attribute__((noreturn));
+void child_fail(struct child *c, enum vmm_fail_kind kind, int error, const char *text) __attribute__((noreturn));
+/* Called where the guest is not running: ends the run if the watchdog wants it. */
+void child_check_stop(struct child *c);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* commit.c: the only writer of the image: journal, then epoch after epoch with a flush between, or all of it undone. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "child.h"
+#include "fileio.h"
+#include "journal_format.h"
+#include "undo.h"
+
+#define SECTORS (OVERLAY_PAGE / VMM_SECTOR)
+#define RUN_MAX (1u << 20)
+
+struct writer {
+    struct child *c;
+    uint8_t *run;      /* RUN_MAX bytes of neighbouring sectors */
+    uint64_t offset;
+    uint32_t len;
+    uint64_t writes;
+};
+
+static int flush_run(struct writer *w)
+{
+    const struct overlay *ov = &w->c->overlay;
+    uint64_t len = w->len;
+
+    if (len == 0)
+        return 0;
+    /* A file whose last sector is partial stays as long as it is. */
+    if (w->offset + len > ov->size)
+        len = ov->size - w->offset;
+    int err = pwrite_all(w->c->cfg->image_fd, w->run, len, w->offset);
+    w->c->stats.bytes_written += len;
+    w->len = 0;
+    if (!err && ++w->writes == w->c->cfg->crash_after)
+        kill(getpid(), SIGKILL);
+    return err;
+}
+
+static int add_sector(struct writer *w, uint64_t offset, const uint8_t *sector)
+{
+    int err = 0;
+
+    if (w->len == RUN_MAX || (w->len > 0 && w->offset + w->len != offset))
+        err = flush_run(w);
+    if (w->len == 0)
+        w->offset = offset;
+    memcpy(w->run + w->len, sector, VMM_SECTOR);
+    w->len += VMM_SECTOR;
+    return err;
+}
+
+static int sync_image(const struct child *c)
+{
+    return fdatasync(c->cfg->image_fd) < 0 ? -errno : 0;
+}
+
+static int write_epochs(struct writer *w)
+{
+    const struct overlay *ov = &w->c->overlay;
+    uint8_t page[OVERLAY_PAGE];
+
+    for (uint64_t i = 0; i < ov->count; i++) {
+        const struct overlay_version *v = &ov->versions[i];
+        int err = overlay_page(ov, v, page);
+        for (uint32_t s = 0; s < SECTORS && !err; s++)
+            if (v->dirty >> s & 1)
+                err = add_sector(w, v->page * OVERLAY_PAGE + s * VMM_SECTOR, page + s * VMM_SECTOR);
+        if (!err && (i + 1 == ov->count || ov->versions[i + 1].epoch != v->epoch)) {
+            err = flush_run(w);
+            err = err ? err : sync_image(w->c);
+        }
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static int write_image(struct child *c)
+{
+    struct writer w = {.c = c, .run = malloc(RUN_MAX)};
+
+    if (!w.run)
+        return -ENOMEM;
+    int err = 0;
+    if (c->overlay.size > c->cfg->image_size && ftruncate(c->cfg->image_fd, (off_t)c->overlay.size) < 0)
+        err = -errno;
+    err = err ? err : write_epochs(&w);
+    free(w.run);
+    return err;
+}
+
+static void tell(struct child *c, uint32_t state, int error, uint64_t journal)
+{
+    struct vmm_commit m = {.state = state, .error = -error, .bytes_changed = c->stats.bytes_written,
+                           .bytes_journal = journal};
+
+    child_send(c, VMM_MSG_COMMIT, &m, sizeof(m));
+}
+
+/* The image changed under us, or never was what the front measured: the plan is for another image. */
+static int same_size(const struct child *c)
+{
+    off_t end = lseek(c->cfg->image_fd, 0, SEEK_END);
+
+    if (end < 0)
+        return -errno;
+    return (uint64_t)end == c->cfg->image_size ? 0 : -ESTALE;
+}
+
+enum vr_status commit_run(struct child *c)
+{
+    uint64_t bytes = 0, before = child_now_us();
+    int journal = c->cfg->journal_fd;
+
+    overlay_sort(&c->overlay);
+    c->stats.peak_overlay = c->overlay.count * OVERLAY_PAGE;
+    int err = same_size(c);
+    if (err)
+        child_fail(c, VMM_FAIL_READ, err, "the image changed its size during the run");
+    err = journal_write(journal, c->cfg, &c->overlay, &bytes);
+    if (err)
+        child_fail(c, VMM_FAIL_JOURNAL, err, "");
+    child_check_stop(c);
+    /* From here on an abort has to wait: half a commit is worse than a whole one. */
+    atomic_store(&c->committing, true);
+    tell(c, 0, 0, bytes);
+    err = write_image(c);
+    if (err) {
+        int undone = vmm_undo_rollback(c->cfg->image_fd, journal);
+        tell(c, undone ? 3 : 2, err, bytes);
+        child_fail(c, VMM_FAIL_WRITE, err, undone ? "the image could not be rolled back" : "the image was rolled back");
+    }
+    /* Without its trailer the journal says "cut": the sectors decide then, which is safe as well. */
+    (void)journal_finish(journal, bytes, c->cfg->image_fd, c->overlay.size);
+    overlay_drop(&c->overlay);
+    tell(c, 1, 0, bytes);
+    atomic_store(&c->committing, false);
+    c->stats.us_commit = child_now_us() - before;
+    return VR_OK;
+}

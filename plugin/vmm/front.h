@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* front.h: what the files of the front (options, image, locks, child, reports) know of each other. */
+#ifndef FRONT_H
+#define FRONT_H
+
+#include <glib.h>
+#include <json-glib/json-glib.h>
+
+#include "vmm.h"
+
+/*
+ * Errors. Every function that takes a GError sets it when it returns false or NULL. The message is one
+ * whole sentence without the program's name; it is printed once, by main.c.
+ */
+#define FRONT_ERROR front_error_quark()
+GQuark front_error_quark(void);
+
+enum front_error {
+    FRONT_ERROR_FAILED,     /* exit 1 */
+    FRONT_ERROR_USAGE,      /* exit 1, and where help is to be found */
+    FRONT_ERROR_NO_CHECKS,  /* exit 63: not an image that can be checked */
+};
+
+#define EXIT_CORRUPTIONS 2
+#define EXIT_LEAKS 3
+#define EXIT_NO_CHECKS 63
+
+/* ---- options.c: the command line ---------------------------------------------------------------- */
+
+enum front_mode {
+    FRONT_CHECK = VR_MODE_CHECK,
+    FRONT_LEAKS = VR_MODE_LEAKS,
+    FRONT_ALL = VR_MODE_ALL,
+    FRONT_UNDO = 4,
+};
+
+enum progress_wish { PROGRESS_AUTO, PROGRESS_ALWAYS };
+
+struct options {
+    enum front_mode mode;
+    bool own_mode;      /* --mode was given, not -r: say more than qemu-img does */
+    bool json;          /* --output=json */
+    bool quiet;
+    bool force_share;
+    bool image_opts;    /* filename is an option string */
+    bool stream;
+    bool show_help, show_version;
+    enum progress_wish progress;
+    enum vmm_accel accel;
+    uint64_t memory;    /* bytes */
+    unsigned timeout;   /* seconds */
+    uint32_t examples;  /* records for each problem */
+    int image_fd;       /* -1 = open path */
+    int report_fd;      /* -1 = none */
+    char *format;       /* NULL = probe */
+    char *filename;     /* as given: what messages show, unless name is set */
+    char *path;         /* what to open */
+    char *name;
+    char *undo;
+    char *report;
+};
+
+/* On failure *opt is still to be given to options_clear(). */
+bool options_parse(struct options *opt, int argc, char **argv, GError **error);
+void options_clear(struct options *opt);
+const char *options_shown_name(const struct options *opt);
+const char *options_mode_name(enum front_mode mode);
+void options_print_help(void);
+
+static inline bool options_is_repair(const struct options *opt)
+{
+    return opt->mode == FRONT_LEAKS || opt->mode == FRONT_ALL;
+}
+
+/* ---- imageopts.c: small parsers ------------------------------------------------------------------ */
+
+/* `driver=qcow2,file.filename=a,,b`: fills format, path and force_share of opt. */
+bool imageopts_parse(const char *text, struct options *opt, GError **error);
+/* `256M`: a number and one of b k M G T (powers of 1024), at most a pebibyte. */
+bool size_parse(const char *text, uint64_t *bytes);
+/* A whole decimal number in min..max. */
+bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value);
+
+enum format_kind { FORMAT_UNKNOWN, FORMAT_NO_CHECKS, FORMAT_QCOW2 };
+enum format_kind format_lookup(const char *name);
+
+/* ---- image.c: the image file --------------------------------------------------------------------- */
+
+struct image {
+    int fd;
+    bool is_device;
+    uint64_t size;
+    dev_t dev;
+    ino_t ino;
+    char *real_path; /* as the kernel names it; names the journal */
+};
+
+/* Opens (or takes) and locks the image as the mode needs it. On failure nothing is left open. */
+bool image_open(struct image *img, const struct options *opt, GError **error);
+void image_close(struct image *img);
+/* Kind, identity and size, once more where the size may have changed. */
+bool image_measure(struct image *img, const struct options *opt, GError **error);
+/* Whether path names the same file as the image: no report and no journal may replace it. */
+bool image_is_file(const struct image *img, const char *path);
+
+/* ---- lock.c: QEMU's byte locks -------------------------------------------------------------------- */
+
+enum lock_kind { LOCK_CHECK, LOCK_REPAIR };
+bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error);
+
+/* ---- undofile.c: where the journal lies ------------------------------------------------------------ */
+
+struct undofile {
+    char *path; /* the journal */
+    int fd;
+    bool have_older; /* the previous journal waits beside it */
+};
+
+/* Default place for this image: made 0700 if missing when `create`. Free with g_free. */
+char *undofile_default_path(const struct image *img, bool create, GError **error);
+/* Puts an older journal aside and creates an empty one. */
+bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error);
+/* The repair stands: the older journal becomes `<path>.1`. Closes. */
+void undofile_keep(struct undofile *uf);
+/* Nothing was committed: removes the journal and puts the older one back. Closes. */
+void undofile_discard(struct undofile *uf);
+void undofile_close(struct undofile *uf);
+/* Removes a journal of which nothing is needed any more, and puts the older one back. */
+void undofile_remove(const char *path);
+/* An unlinked file for the guest's writes, beside the journal or in memory; -1 and errno on failure. */
+int overlay_open(const char *journal_path);
+
+/* ---- result.c: what a run came to ------------------------------------------------------------------ */
+
+enum verdict {
+    VERDICT_CLEAN,
+    VERDICT_REPAIRED,
+    VERDICT_LEAKS_REMAIN,
+    VERDICT_CORRUPTIONS_REMAIN,
+    VERDICT_REFUSED,
+    VERDICT_FAILED,
+    VERDICT_UNDONE,
+};
+
+struct counters {
+    uint64_t corruptions, leaks, check_errors;  /* what is there after the run */
+    uint64_t corruptions_fixed, leaks_fixed;    /* what the run mended */
+};
+
+struct result {
+    const struct options *opt;
+    /* what the child said, checked by frames.c */
+    bool have_summary, have_fail, have_stats;
+    struct vr_summary summary;
+    struct vmm_fail fail;
+    struct vmm_stats stats;
+    bool commit_begun, commit_ended;
+    struct vmm_commit commit;   /* the last one */
+    GArray *records;            /* struct vr_record, as they came, at most RESULT_RECORDS_MAX */
+    uint64_t file_size;         /* before the run */
+    bool ran;                   /* a guest was started */
+    /* conclusions */
+    bool qemu_document;         /* qemu-img would print a summary for this run */
+    enum verdict verdict;
+    int exit_code;
+    char *error;                /* with VERDICT_REFUSED and VERDICT_FAILED */
+    char *cli_error;            /* what qemu-img would say instead; NULL = error */
+    struct counters counters;
+    bool image_changed;
+    char *undo_path;            /* a journal was kept */
+    uint64_t undo_bytes;
+    uint64_t us_total;
+};
+
+#define RESULT_RECORDS_MAX (1u << 20)
+#define RESULT_RANGES_MAX 1000u
+
+void result_init(struct result *res, const struct options *opt);
+void result_clear(struct result *res);
+/* Verdict, exit code, counters and error from what the child said. */
+void result_conclude(struct result *res);
+/* Nothing ran, or the front itself failed: verdict refused or failed with this sentence. */
+void result_fail(struct result *res, const GError *error);
+bool result_committed(const struct result *res);
+/* Whether the run mended what this record reports. */
+bool result_record_fixed(const struct result *res, const struct vr_record *rec);
+/* Nothing was done, for this reason; takes the text. */
+void result_refuse(struct result *res, char *error);
+/* The walk whose numbers are what is there now. */
+enum vr_walk result_last_walk(const struct result *res);
+const char *verdict_name(enum verdict verdict);
+/* Row whose finding ended the run (severity OPEN or REFUSE), as its first record; NULL if none. */
+const struct vr_record *result_refusal(const struct result *res);
+
+struct guest_range {
+    uint64_t offset, length;
+};
+/* Guest ranges of the first walk's records, sorted and merged. */
+GArray *result_guest_ranges(const struct result *res);
+
+/* ---- messages.c: from a record to a sentence ------------------------------------------------------- */
+
+struct row_words {
+    uint32_t code;
+    uint8_t severity, policy, order;
+    const char *slug, *spec, *qemu, *message;
+};
+extern const struct row_words row_words[VR_P_COUNT];
+
+/* Row index of a code, or -1. */
+int row_find(uint32_t code);
+/* Appends tmpl with the record's fields put in. fixed: {op} is Repairing. */
+void message_render(GString *out, const char *tmpl, const struct vr_record *rec, bool fixed);
+char *message_of(const struct vr_record *rec);
+const char *severity_name(uint8_t severity);
+const char *kept_name(uint8_t kept);
+
+/* ---- frames.c: the child's words, none of them believed -------------------------------------------- */
+
+struct frames {
+    struct result *res;
+    bool repair;
+    uint32_t kept[VR_WALK_COUNT][VR_P_COUNT]; /* records stored so far */
+    void (*progress)(void *opaque, enum vr_walk walk, enum vr_pass pass, double part);
+    void (*commit)(void *opaque, bool ended);
+    void *opaque;
+};
+
+/* One whole frame. False with *error: the child broke the protocol. */
+bool frames_take(struct frames *fr, const struct vmm_msg *msg, const void *body, GError **error);
+
+/* ---- progress.c: one percentage for the whole job --------------------------------------------------- */
+
+struct progress {
+    const struct options *opt;
+    bool bar;             /* a line on standard error */
+    unsigned percent;     /* never falls */
+    gint64 last_us;
+    const char *phase;
+    bool broken;          /* the reader of the stream is gone */
+};
+void progress_init(struct progress *pr, const struct options *opt);
+void progress_update(struct progress *pr, const char *phase, const char *pass, double part);
+void progress_done(struct progress *pr);
+
+/* ---- front.c: one run -------------------------------------------------------------------------------- */
+
+/* Runs the guest over the image. What went wrong is in res; false only where nothing could be started. */
+bool front_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error);
+/* Blocks SIGINT, SIGTERM and SIGHUP and gives a descriptor that becomes readable with them. */
+int signals_open(void);
+
+/* ---- job.c: all between the command line and the report ------------------------------------------------ */
+
+/* What went wrong is in res; false with *error where it does not come from the child. img is open afterwards. */
+bool job_run(struct result *res, struct image *img, struct progress *pr, GError **error);
+
+/* ---- recover.c: rolling back, in plain host code ------------------------------------------------------ */
+
+/* Whether path is a regular file that is a journal, or empty. */
+bool recover_is_journal(const char *path);
+/* --mode=undo. */
+bool recover_undo(struct result *res, const struct image *img, const char *journal, GError **error);
+/*
+ * A run that was cut in its commit left a journal. repair: rolls it back and sets *rolled_back.
+ * Check: only sets *cut. No journal, or one of a whole commit: nothing.
+ */
+bool recover_cut(const struct image *img, const char *journal, bool repair, bool *cut, GError **error);
+
+/* ---- reports ------------------------------------------------------------------------------------------- */
+
+/* report_text.c: qemu-img's lines on standard error, its summary on standard output, then ours. */
+void text_print_findings(const struct result *res);
+/* With -r on what was probed as raw, qemu-img warns first. */
+void text_print_raw_warning(const struct result *res);
+void text_print_summary(const struct result *res);
+void text_print_ours(const struct result *res);
+
+/* report_json.c: docs/report.md. Free with json_node_unref, g_free. */
+JsonNode *report_build(const struct result *res);
+char *report_compact(JsonNode *node);
+/* json_print.c: with qemu-img's white space, and a newline at the end. */
+char *report_pretty(JsonNode *node);
+
+/* report_stream.c: JSON lines; false when the reader is gone. */
+bool stream_start(const struct options *opt);
+bool stream_progress(const char *phase, const char *pass, unsigned percent);
+bool stream_report(const struct result *res);
+
+/* report_file.c: --report and --report-fd. */
+bool report_write(const struct result *res, const struct image *img, GError **error);
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* image.c: opens the image, or takes its descriptor, and makes sure that it is one that may be used. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "front.h"
+
+static bool open_failed(GError **error, const struct options *opt, const char *text)
+{
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': %s", options_shown_name(opt), text);
+    return false;
+}
+
+/* A descriptor that came from outside: its access mode must be that of the job. */
+static bool check_access(int fd, const struct options *opt, GError **error)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int want = opt->mode == FRONT_CHECK ? O_RDONLY : O_RDWR;
+
+    if (flags < 0)
+        return open_failed(error, opt, g_strerror(errno));
+    if (flags & (O_PATH | O_APPEND) || (flags & O_ACCMODE) != want)
+        return open_failed(error, opt,
+                           want == O_RDONLY ? "the descriptor of --image-fd is not open read-only"
+                                            : "the descriptor of --image-fd is not open for reading and writing");
+    return true;
+}
+
+static bool open_fd(struct image *img, const struct options *opt, GError **error)
+{
+    int flags = opt->mode == FRONT_CHECK ? O_RDONLY : O_RDWR;
+    g_autofree char *text = NULL;
+
+    if (opt->image_fd >= 0) {
+        img->fd = fcntl(opt->image_fd, F_DUPFD_CLOEXEC, 3);
+        return img->fd >= 0 ? check_access(img->fd, opt, error) : open_failed(error, opt, g_strerror(errno));
+    }
+    /* O_NONBLOCK: a FIFO must not hang the open; it has no effect on files and block devices. */
+    img->fd = open(opt->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (img->fd >= 0)
+        return true;
+    text = g_strdup_printf("Could not open '%s': %s", opt->path, g_strerror(errno));
+    return open_failed(error, opt, text);
+}
+
+bool image_measure(struct image *img, const struct options *opt, GError **error)
+{
+    g_autofree char *text = NULL;
+    struct stat st;
+
+    if (fstat(img->fd, &st) < 0)
+        return open_failed(error, opt, g_strerror(errno));
+    img->dev = st.st_dev;
+    img->ino = st.st_ino;
+    if (S_ISREG(st.st_mode)) {
+        img->size = (uint64_t)st.st_size;
+    } else if (S_ISBLK(st.st_mode)) {
+        img->is_device = true;
+        if (ioctl(img->fd, BLKGETSIZE64, &img->size) < 0)
+            return open_failed(error, opt, g_strerror(errno));
+    } else {
+        text = g_strdup_printf("'file' driver requires '%s' to be a regular file", options_shown_name(opt));
+        return open_failed(error, opt, text);
+    }
+    if (img->size > VR_OFFSET_MAX)
+        return open_failed(error, opt, "File too large");
+    return true;
+}
+
+static bool lock(const struct image *img, const struct options *opt, GError **error)
+{
+    enum lock_kind kind = opt->mode == FRONT_CHECK ? LOCK_CHECK : LOCK_REPAIR;
+
+    return opt->force_share || lock_take(img->fd, kind, options_shown_name(opt), error);
+}
+
+static char *real_path(int fd, const char *given)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    char *path = g_file_read_link(link, NULL);
+
+    return path ? path : g_canonicalize_filename(given, NULL);
+}
+
+bool image_open(struct image *img, const struct options *opt, GError **error)
+{
+    *img = (struct image){.fd = -1};
+    if (opt->force_share && opt->mode != FRONT_CHECK)
+        return open_failed(error, opt, "force-share=on can only be used with read-only images");
+    /* The size counts from when the lock is had: until then somebody may have been writing. */
+    if (!open_fd(img, opt, error) || !image_measure(img, opt, error) || !lock(img, opt, error) ||
+        !image_measure(img, opt, error)) {
+        image_close(img);
+        return false;
+    }
+    img->real_path = real_path(img->fd, opt->path);
+    return true;
+}
+
+void image_close(struct image *img)
+{
+    if (img->fd >= 0)
+        close(img->fd);
+    g_free(img->real_path);
+    *img = (struct image){.fd = -1};
+}
+
+bool image_is_file(const struct image *img, const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && st.st_dev == img->dev && st.st_ino == img->ino;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* imageopts.c: parsers of option values: --image-opts strings, sizes, numbers, format names. */
+#include <errno.h>
+#include <string.h>
+
+#include "front.h"
+
+/* The formats qemu-img 7.2 knows. Only qcow2 is checked here. */
+static const char *const formats_no_checks[] = {
+    "raw",   "bochs", "cloop", "dmg", "luks", "parallels", "qcow",  "qed",      "vdi",         "vhdx",       "vmdk",
+    "vpc",   "vvfat", "file",  "nbd", "ssh",  "http",      "https", "null-aio", "host_device", "copy-on-read",
+};
+
+enum format_kind format_lookup(const char *name)
+{
+    if (g_str_equal(name, "qcow2"))
+        return FORMAT_QCOW2;
+    for (size_t i = 0; i < G_N_ELEMENTS(formats_no_checks); i++) {
+        if (g_str_equal(name, formats_no_checks[i]))
+            return FORMAT_NO_CHECKS;
+    }
+    return FORMAT_UNKNOWN;
+}
+
+bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value)
+{
+    return g_ascii_string_to_unsigned(text, 10, min, max, value, NULL);
+}
+
+bool size_parse(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "bkmgt";
+    char *end = NULL;
+    const char *unit;
+    guint64 number;
+
+    if (!g_ascii_isdigit(text[0]))
+        return false;
+    errno = 0;
+    number = g_ascii_strtoull(text, &end, 10);
+    if (errno)
+        return false;
+    if (*end) {
+        unit = strchr(units, g_ascii_tolower(*end));
+        if (!unit || end[1])
+            return false;
+        for (; unit > units; unit--) {
+            if (!g_uint64_checked_mul(&number, number, 1024))
+                return false;
+        }
+    }
+    if (number > UINT64_C(1) << 50)
+        return false;
+    *bytes = number;
+    return true;
+}
+
+/* ---- --image-opts -------------------------------------------------------------------------------- */
+
+/* The next `key=value`, with `,,` in the value read as a comma. NULL at the end. */
+static char *next_item(const char **cursor)
+{
+    GString *item;
+    const char *p = *cursor;
+
+    if (!*p)
+        return NULL;
+    item = g_string_new(NULL);
+    while (*p) {
+        if (*p == ',') {
+            if (p[1] != ',') {
+                p++;
+                break;
+            }
+            p++;
+        }
+        g_string_append_c(item, *p++);
+    }
+    *cursor = p;
+    return g_string_free(item, FALSE);
+}
+
+/* Options that change how QEMU does its I/O and nothing about what it finds. */
+static const char *const no_effect[] = {
+    "cache.direct",   "cache.no-flush", "cache-size",        "l2-cache-size",       "l2-cache-entry-size",
+    "detect-zeroes",  "discard",        "lazy-refcounts",    "refcount-cache-size", "cache-clean-interval",
+    "file.aio",       "node-name",      "file.node-name",    "file.discard",        "file.cache.direct",
+    "file.cache.no-flush",
+};
+
+static bool parse_switch(const char *value, bool *on)
+{
+    if (g_str_equal(value, "on") || g_str_equal(value, "yes") || g_str_equal(value, "true")) {
+        *on = true;
+        return true;
+    }
+    *on = false;
+    return g_str_equal(value, "off") || g_str_equal(value, "no") || g_str_equal(value, "false");
+}
+
+static void set_string(char **field, const char *value)
+{
+    g_free(*field);
+    *field = g_strdup(value);
+}
+
+static bool take_item(struct options *opt, const char *key, const char *value, GError **error)
+{
+    bool on;
+
+    if (g_str_equal(key, "driver")) {
+        set_string(&opt->format, value);
+    } else if (g_str_equal(key, "file.filename") || g_str_equal(key, "filename")) {
+        set_string(&opt->path, value);
+    } else if (g_str_equal(key, "file.driver")) {
+        if (!g_str_equal(value, "file") && !g_str_equal(value, "host_device")) {
+            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+                        "Only files and block devices of this host are supported, not driver '%s'", value);
+            return false;
+        }
+    } else if (g_str_equal(key, "force-share")) {
+        if (!parse_switch(value, &on)) {
+            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Parameter 'force-share' expects 'on' or 'off'");
+            return false;
+        }
+        opt->force_share = opt->force_share || on;
+    } else {
+        for (size_t i = 0; i < G_N_ELEMENTS(no_effect); i++) {
+            if (g_str_equal(key, no_effect[i]))
+                return true;
+        }
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Block format '%s' does not support the option '%s'",
+                    opt->format ? opt->format : "qcow2", key);
+        return false;
+    }
+    return true;
+}
+
+bool imageopts_parse(const char *text, struct options *opt, GError **error)
+{
+    const char *cursor = text;
+    bool first = true;
+
+    for (;; first = false) {
+        g_autofree char *item = next_item(&cursor);
+        char *equals;
+
+        if (!item)
+            break;
+        equals = strchr(item, '=');
+        if (!equals && first) {
+            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Cannot find device='%s' nor node-name='%s'", item,
+                        item);
+            return false;
+        }
+        if (equals)
+            *equals = '\0';
+        if (!take_item(opt, item, equals ? equals + 1 : "on", error))
+            return false;
+    }
+    if (!opt->path) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+                    opt->format ? "A block device must be specified for \"file\""
+                                : "Must specify either driver or file");
+        return false;
+    }
+    return true;
+}

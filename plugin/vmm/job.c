@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* job.c: one job from the open image to the verdict: recover, journal, run, keep or discard the journal. */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "front.h"
+
+static bool check_format(const struct options *opt, enum format_kind *kind, GError **error)
+{
+    *kind = opt->format ? format_lookup(opt->format) : FORMAT_QCOW2;
+    if (*kind != FORMAT_UNKNOWN)
+        return true;
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': Unknown driver '%s'",
+                options_shown_name(opt), opt->format);
+    return false;
+}
+
+/* A report that replaced the image, or that no descriptor can take, is an error before anything is done. */
+static bool check_report_target(const struct options *opt, const struct image *img, GError **error)
+{
+    struct stat st;
+
+    if (opt->report && image_is_file(img, opt->report)) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
+        return false;
+    }
+    if (opt->report_fd >= 0 && (fstat(opt->report_fd, &st) < 0 || (st.st_dev == img->dev && st.st_ino == img->ino))) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--report-fd: descriptor %d cannot take a report",
+                    opt->report_fd);
+        return false;
+    }
+    return true;
+}
+
+static char *journal_path(const struct options *opt, const struct image *img, GError **error)
+{
+    return opt->undo ? g_strdup(opt->undo) : undofile_default_path(img, options_is_repair(opt), error);
+}
+
+/* An earlier repair that was cut in its commit: rolled back by a repair, told by a check. */
+static bool handle_cut(const struct options *opt, struct image *img, const char *journal, GError **error)
+{
+    bool repair = options_is_repair(opt);
+    bool cut = false;
+
+    if (!recover_cut(img, journal, repair, &cut, error))
+        return false;
+    if (cut && repair) {
+        fprintf(stderr, "%s: an earlier repair of '%s' was interrupted; it was rolled back first\n", g_get_prgname(),
+                options_shown_name(opt));
+        return image_measure(img, opt, error);
+    }
+    if (cut)
+        fprintf(stderr,
+                "%s: an earlier repair of '%s' was interrupted while it wrote; the next repair, or --mode=undo, rolls "
+                "it back\n",
+                g_get_prgname(), options_shown_name(opt));
+    return true;
+}
+
+/* The child is gone in the middle of its commit: what it left behind is undone at once. */
+static void mend_cut(struct result *res, const struct image *img, struct undofile *uf)
+{
+    g_autoptr(GError) error = NULL;
+    bool cut = false;
+
+    if (!res->commit_begun || (res->commit_ended && res->commit.state != 3))
+        return;
+    res->image_changed = true;
+    if (recover_cut(img, uf->path, true, &cut, &error) && cut)
+        res->image_changed = false;
+    else if (error)
+        fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
+}
+
+static void settle_journal(struct result *res, struct undofile *uf)
+{
+    if (!res->image_changed) {
+        undofile_discard(uf);
+        return;
+    }
+    res->undo_path = g_strdup(uf->path);
+    res->undo_bytes = res->commit.bytes_journal;
+    undofile_keep(uf);
+}
+
+static bool run_repair(struct result *res, const struct image *img, const char *journal, struct progress *pr,
+                       GError **error)
+{
+    struct undofile uf;
+    bool ok;
+
+    if (!undofile_create(&uf, journal, img, error))
+        return false;
+    ok = front_run(res, img, &uf, pr, error);
+    if (ok)
+        result_conclude(res);
+    else
+        res->image_changed = res->commit_begun && res->commit.state != 2;
+    mend_cut(res, img, &uf);
+    settle_journal(res, &uf);
+    return ok;
+}
+
+static bool run_opened(struct result *res, struct image *img, struct progress *pr, GError **error)
+{
+    const struct options *opt = res->opt;
+    g_autofree char *journal = NULL;
+
+    if (!check_report_target(opt, img, error))
+        return false;
+    journal = journal_path(opt, img, error);
+    if (!journal)
+        return false;
+    if (opt->mode == FRONT_UNDO) {
+        progress_update(pr, "undo", NULL, 0);
+        return recover_undo(res, img, journal, error);
+    }
+    if (!handle_cut(opt, img, journal, error))
+        return false;
+    if (options_is_repair(opt))
+        return run_repair(res, img, journal, pr, error);
+    if (!front_run(res, img, NULL, pr, error))
+        return false;
+    result_conclude(res);
+    return true;
+}
+
+bool job_run(struct result *res, struct image *img, struct progress *pr, GError **error)
+{
+    const struct options *opt = res->opt;
+    enum format_kind kind;
+
+    if (!check_format(opt, &kind, error) || !image_open(img, opt, error))
+        return false;
+    res->file_size = img->size;
+    if (kind == FORMAT_NO_CHECKS) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_NO_CHECKS, "This image format does not support checks");
+        return false;
+    }
+    return run_opened(res, img, pr, error);
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* overlay.c: sectors that the guest wrote, one version an epoch, in an unlinked file with an index in memory. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "child.h"
+#include "fileio.h"
+#include "journal_format.h"
+
+#define SECTORS (OVERLAY_PAGE / VMM_SECTOR)
+#define FIRST_BUCKETS 256u
+
+void overlay_init(struct overlay *ov, int fd, int image_fd, uint64_t size, uint64_t memory)
+{
+    *ov = (struct overlay){.fd = fd, .image_fd = image_fd, .size = size, .lock = PTHREAD_MUTEX_INITIALIZER};
+    /* A quarter of the budget for the index; the data itself lies in the file. */
+    ov->limit = memory / 4 / sizeof(*ov->versions);
+    atomic_init(&ov->empty, true);
+}
+
+void overlay_drop(struct overlay *ov)
+{
+    free(ov->versions);
+    free(ov->buckets);
+    ov->versions = NULL;
+    ov->buckets = NULL;
+    ov->count = ov->room = ov->nbuckets = 0;
+    ov->fd = -1;
+    atomic_store(&ov->empty, true);
+}
+
+/* ---- index --------------------------------------------------------------------------------------------------- */
+
+static uint64_t bucket_of(const struct overlay *ov, uint64_t page)
+{
+    return ((page * UINT64_C(0x9e3779b97f4a7c15)) >> 17) & (ov->nbuckets - 1);
+}
+
+/* The versions of one page, by epoch; NULL where it has none. */
+static void find(const struct overlay *ov, uint64_t page, struct overlay_version *by_epoch[VR_EPOCH_COUNT])
+{
+    uint32_t i = ov->nbuckets ? ov->buckets[bucket_of(ov, page)] : 0;
+
+    memset(by_epoch, 0, VR_EPOCH_COUNT * sizeof(by_epoch[0]));
+    for (; i; i = ov->versions[i - 1].chain)
+        if (ov->versions[i - 1].page == page)
+            by_epoch[ov->versions[i - 1].epoch] = &ov->versions[i - 1];
+}
+
+static int rehash(struct overlay *ov)
+{
+    uint64_t n = ov->nbuckets ? ov->nbuckets * 4 : FIRST_BUCKETS;
+    uint32_t *buckets = calloc(n, sizeof(*buckets));
+
+    if (!buckets)
+        return -ENOMEM;
+    free(ov->buckets);
+    ov->buckets = buckets;
+    ov->nbuckets = n;
+    for (uint64_t i = 0; i < ov->count; i++) {
+        uint64_t b = bucket_of(ov, ov->versions[i].page);
+        ov->versions[i].chain = buckets[b];
+        buckets[b] = (uint32_t)i + 1;
+    }
+    return 0;
+}
+
+static int make_room(struct overlay *ov)
+{
+    if (ov->count >= ov->limit || ov->count >= UINT32_MAX - 1)
+        return -ENOSPC;
+    if (ov->count == ov->room) {
+        uint64_t room = ov->room ? ov->room * 2 : FIRST_BUCKETS;
+        struct overlay_version *grown = realloc(ov->versions, room * sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        ov->versions = grown;
+        ov->room = room;
+    }
+    return ov->count >= ov->nbuckets ? rehash(ov) : 0;
+}
+
+static int add_version(struct overlay *ov, uint64_t page, uint32_t epoch, struct overlay_version **v)
+{
+    int err = make_room(ov);
+
+    if (err)
+        return err;
+    uint64_t b = bucket_of(ov, page);
+    *v = &ov->versions[ov->count];
+    **v = (struct overlay_version){
+        .page = page, .slot = (uint32_t)ov->count, .epoch = (uint8_t)epoch, .chain = ov->buckets[b]};
+    ov->buckets[b] = (uint32_t)++ov->count;
+    return 0;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+int overlay_page(const struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE])
+{
+    return pread_zeros(ov->fd, page, OVERLAY_PAGE, (uint64_t)v->slot * OVERLAY_PAGE);
+}
+
+/* Puts every version of one page over buf, which holds [from, to) of it. */
+static int merge_page(struct overlay *ov, uint64_t page, uint8_t *buf, uint32_t from, uint32_t to)
+{
+    struct overlay_version *by_epoch[VR_EPOCH_COUNT];
+    uint8_t data[OVERLAY_PAGE];
+
+    find(ov, page, by_epoch);
+    for (unsigned e = 0; e < VR_EPOCH_COUNT; e++) {
+        const struct overlay_version *v = by_epoch[e];
+        int err = v ? overlay_page(ov, v, data) : 0;
+        if (err)
+            return err;
+        for (uint32_t s = 0; v && s < SECTORS; s++) {
+            uint32_t lo = s * VMM_SECTOR > from ? s * VMM_SECTOR : from;
+            uint32_t hi = (s + 1) * VMM_SECTOR < to ? (s + 1) * VMM_SECTOR : to;
+            if ((v->dirty >> s & 1) && lo < hi)
+                memcpy(buf + (lo - from), data + lo, hi - lo);
+        }
+    }
+    return 0;
+}
+
+static int read_locked(struct overlay *ov, uint8_t *buf, uint32_t len, uint64_t offset)
+{
+    int err = pread_zeros(ov->image_fd, buf, len, offset);
+
+    while (!err && len > 0) {
+        uint32_t from = offset % OVERLAY_PAGE;
+        uint32_t n = OVERLAY_PAGE - from < len ? OVERLAY_PAGE - from : len;
+        err = merge_page(ov, offset / OVERLAY_PAGE, buf, from, from + n);
+        buf += n;
+        offset += n;
+        len -= n;
+    }
+    return err;
+}
+
+int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset)
+{
+    if (atomic_load(&ov->empty))
+        return pread_zeros(ov->image_fd, buf, len, offset);
+    pthread_mutex_lock(&ov->lock);
+    int err = read_locked(ov, buf, len, offset);
+    pthread_mutex_unlock(&ov->lock);
+    return err;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+/* Sectors of a page (buf, len, at offset) that would read differently; then[] is the page as it would read. */
+static int compare_page(struct overlay *ov, const uint8_t *buf, uint32_t len, uint64_t offset, uint8_t *then)
+{
+    uint8_t now[OVERLAY_PAGE];
+    int changed = 0;
+    int err = read_locked(ov, now, OVERLAY_PAGE, offset - offset % OVERLAY_PAGE);
+
+    if (err)
+        return err;
+    memcpy(then, now, OVERLAY_PAGE);
+    memcpy(then + offset % OVERLAY_PAGE, buf, len);
+    for (uint32_t s = 0; s < SECTORS; s++)
+        if (memcmp(now + s * VMM_SECTOR, then + s * VMM_SECTOR, VMM_SECTOR) != 0)
+            changed |= 1 << s;
+    return changed;
+}
+
+static int write_page(struct overlay *ov, uint32_t epoch, const uint8_t *buf, uint32_t len, uint64_t offset)
+{
+    struct overlay_version *by_epoch[VR_EPOCH_COUNT], *v;
+    uint8_t then[OVERLAY_PAGE];
+
+    int changed = compare_page(ov, buf, len, offset, then);
+    if (changed <= 0)
+        return changed;
+    find(ov, offset / OVERLAY_PAGE, by_epoch);
+    /* What a later epoch wrote would hide an earlier one's sector, now and on the disk. */
+    for (unsigned e = epoch + 1; e < VR_EPOCH_COUNT; e++)
+        if (by_epoch[e] && (by_epoch[e]->dirty & changed))
+            return -EPROTO;
+    v = by_epoch[epoch];
+    int err = v ? 0 : add_version(ov, offset / OVERLAY_PAGE, epoch, &v);
+    /* Sectors that are not dirty are never looked at: the whole page may be written. */
+    err = err ? err : pwrite_all(ov->fd, then, OVERLAY_PAGE, (uint64_t)v->slot * OVERLAY_PAGE);
+    if (!err)
+        v->dirty |= (uint8_t)changed;
+    return err;
+}
+
+int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t len, uint64_t offset)
+{
+    const uint8_t *p = buf;
+    int err = 0;
+
+    pthread_mutex_lock(&ov->lock);
+    while (!err && len > 0) {
+        uint32_t from = offset % OVERLAY_PAGE;
+        uint32_t n = OVERLAY_PAGE - from < len ? OVERLAY_PAGE - from : len;
+        err = write_page(ov, epoch, p, n, offset);
+        p += n;
+        offset += n;
+        len -= n;
+    }
+    if (ov->count)
+        atomic_store(&ov->empty, false);
+    pthread_mutex_unlock(&ov->lock);
+    return err;
+}
+
+/* ---- before the commit --------------------------------------------------------------------------------------------- */
+
+static int by_epoch_and_page(const void *a, const void *b)
+{
+    const struct overlay_version *x = a, *y = b;
+
+    if (x->epoch != y->epoch)
+        return x->epoch < y->epoch ? -1 : 1;
+    return (x->page > y->page) - (x->page < y->page);
+}
+
+void overlay_sort(struct overlay *ov)
+{
+    if (ov->count)
+        qsort(ov->versions, ov->count, sizeof(*ov->versions), by_epoch_and_page);
+}

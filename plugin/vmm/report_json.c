@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* report_json.c: the report as JSON (docs/report.md), and its printer. */
+#include <string.h>
+
+#include "front.h"
+
+/* ---- small helpers ---------------------------------------------------------------------------------- */
+
+static void add_string(JsonBuilder *b, const char *name, const char *value)
+{
+    g_autofree char *valid = g_utf8_make_valid(value, -1);
+
+    json_builder_set_member_name(b, name);
+    json_builder_add_string_value(b, valid);
+}
+
+/* Numbers may come from a hostile guest; JSON integers end at 63 bits here. */
+static void add_uint(JsonBuilder *b, const char *name, uint64_t value)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_add_int_value(b, (gint64)MIN(value, G_MAXINT64));
+}
+
+static void add_bool(JsonBuilder *b, const char *name, bool value)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_add_boolean_value(b, value);
+}
+
+static void begin_object(JsonBuilder *b, const char *name)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_begin_object(b);
+}
+
+static void add_unless_zero(JsonBuilder *b, const char *name, uint64_t value)
+{
+    if (value)
+        add_uint(b, name, value);
+}
+
+/* ---- qemu-img's keys, in qemu-img's order ----------------------------------------------------------- */
+
+static void add_qemu_keys(JsonBuilder *b, const struct result *res)
+{
+    const struct vr_summary *sum = &res->summary;
+    const struct counters *c = &res->counters;
+
+    if (!res->qemu_document) {
+        add_string(b, "filename", options_shown_name(res->opt));
+        return;
+    }
+    add_unless_zero(b, "image-end-offset", sum->image_end_offset);
+    add_unless_zero(b, "compressed-clusters", sum->compressed_clusters);
+    add_unless_zero(b, "total-clusters", sum->total_clusters);
+    add_unless_zero(b, "corruptions", c->corruptions);
+    add_unless_zero(b, "corruptions-fixed", c->corruptions_fixed);
+    add_uint(b, "check-errors", c->check_errors);
+    add_unless_zero(b, "leaks", c->leaks);
+    add_unless_zero(b, "leaks-fixed", c->leaks_fixed);
+    add_unless_zero(b, "allocated-clusters", sum->allocated_clusters);
+    add_string(b, "filename", options_shown_name(res->opt));
+    add_string(b, "format", "qcow2");
+    add_unless_zero(b, "fragmented-clusters", sum->fragmented_clusters);
+}
+
+/* ---- problems ----------------------------------------------------------------------------------------- */
+
+static void add_example(JsonBuilder *b, const struct result *res, const struct vr_record *rec)
+{
+    g_autofree char *message = message_of(rec);
+
+    json_builder_begin_object(b);
+    add_string(b, "message", message);
+    if (rec->host != VR_NONE)
+        add_uint(b, "host-offset", rec->host);
+    if (rec->guest != VR_NONE) {
+        add_uint(b, "guest-offset", rec->guest);
+        add_uint(b, "guest-length", rec->guest_len);
+    }
+    add_uint(b, "count", rec->count);
+    add_bool(b, "fixed", result_record_fixed(res, rec));
+    json_builder_end_object(b);
+}
+
+/* Records of a row: of the first walk, else (damage that only a later walk met) of the last. */
+static enum vr_walk example_walk(const struct result *res, int row)
+{
+    return res->summary.found[VR_WALK_CHECK][row] || !res->have_summary ? VR_WALK_CHECK : result_last_walk(res);
+}
+
+static void add_examples(JsonBuilder *b, const struct result *res, int row)
+{
+    enum vr_walk walk = example_walk(res, row);
+    uint8_t kept = VR_KEPT_NO;
+    bool first = true;
+
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (rec->code != row_words[row].code || rec->walk != walk)
+            continue;
+        if (first) {
+            g_autofree char *message = message_of(rec);
+
+            add_string(b, "message", message);
+            json_builder_set_member_name(b, "examples");
+            json_builder_begin_array(b);
+            first = false;
+        }
+        kept = kept ? kept : rec->kept;
+        add_example(b, res, rec);
+    }
+    if (!first)
+        json_builder_end_array(b);
+    if (kept && res->summary.fixed[row] < res->summary.found[VR_WALK_CHECK][row])
+        add_string(b, "refused-because", kept_name(kept));
+}
+
+static uint64_t records_of(const struct result *res, int row)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < res->records->len; i++)
+        n += g_array_index(res->records, struct vr_record, i).code == row_words[row].code;
+    return n;
+}
+
+static void add_problem(JsonBuilder *b, const struct result *res, int row)
+{
+    const struct row_words *words = &row_words[row];
+    g_autofree char *code = g_strdup_printf("0x%04x", words->code);
+    /* Without a summary (a run that failed) the records that arrived are all there is. */
+    uint64_t count = res->have_summary ? res->summary.found[VR_WALK_CHECK][row] : records_of(res, row);
+    uint64_t remaining = res->have_summary ? res->summary.found[result_last_walk(res)][row] : count;
+
+    if (!count && !remaining)
+        return;
+    json_builder_begin_object(b);
+    add_string(b, "id", words->slug);
+    add_string(b, "code", code);
+    add_string(b, "severity", severity_name(words->severity));
+    add_uint(b, "count", count);
+    add_uint(b, "fixed", result_committed(res) ? res->summary.fixed[row] : 0);
+    add_uint(b, "remaining", remaining);
+    add_examples(b, res, row);
+    json_builder_end_object(b);
+}
+
+static void add_problems(JsonBuilder *b, const struct result *res)
+{
+    json_builder_set_member_name(b, "problems");
+    json_builder_begin_array(b);
+    for (int row = 0; row < VR_P_COUNT; row++)
+        add_problem(b, res, row);
+    json_builder_end_array(b);
+}
+
+static void add_guest_ranges(JsonBuilder *b, const struct result *res)
+{
+    g_autoptr(GArray) ranges = result_guest_ranges(res);
+    uint64_t sum = 0;
+
+    json_builder_set_member_name(b, "guest-ranges-affected");
+    json_builder_begin_array(b);
+    for (unsigned i = 0; i < ranges->len; i++) {
+        const struct guest_range *r = &g_array_index(ranges, struct guest_range, i);
+
+        if (!g_uint64_checked_add(&sum, sum, r->length))
+            sum = G_MAXINT64;
+        if (i >= RESULT_RANGES_MAX)
+            continue;
+        json_builder_begin_object(b);
+        add_uint(b, "offset", r->offset);
+        add_uint(b, "length", r->length);
+        json_builder_end_object(b);
+    }
+    json_builder_end_array(b);
+    /* The guest counts also what it sent no record of. */
+    add_uint(b, "guest-bytes-affected", MAX(sum, res->summary.guest_bytes_hit));
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------ */
+
+static void add_image(JsonBuilder *b, const struct result *res)
+{
+    const struct vr_summary *sum = &res->summary;
+
+    begin_object(b, "image");
+    if (res->have_summary && sum->qcow2_version) {
+        add_uint(b, "version", sum->qcow2_version);
+        add_uint(b, "cluster-size", UINT64_C(1) << sum->cluster_bits);
+        add_uint(b, "refcount-bits", sum->refcount_bits);
+        add_uint(b, "virtual-size", sum->virtual_size);
+        add_bool(b, "dirty", sum->incompatible & 1);
+        add_bool(b, "corrupt", sum->incompatible & 2);
+    }
+    add_uint(b, "file-size", res->file_size);
+    json_builder_end_object(b);
+}
+
+static void add_timings(JsonBuilder *b, const struct result *res)
+{
+    begin_object(b, "timings");
+    add_uint(b, "total", res->us_total / 1000);
+    if (res->have_stats) {
+        add_uint(b, "start", res->stats.us_start / 1000);
+        add_uint(b, "guest", res->stats.us_guest / 1000);
+        add_uint(b, "commit", res->stats.us_commit / 1000);
+    }
+    json_builder_end_object(b);
+    if (!res->have_stats)
+        return;
+    begin_object(b, "io");
+    add_uint(b, "bytes-read", res->stats.bytes_read);
+    add_uint(b, "bytes-written", res->stats.bytes_written);
+    add_uint(b, "requests", res->stats.requests);
+    add_uint(b, "exits", res->stats.exits);
+    json_builder_end_object(b);
+}
+
+static void add_outcome(JsonBuilder *b, const struct result *res)
+{
+    const char *accel = res->opt->accel == VMM_ACCEL_KVM ? "kvm" : "process";
+
+    add_uint(b, "report-version", 1);
+    add_string(b, "mode", options_mode_name(res->opt->mode));
+    add_string(b, "verdict", verdict_name(res->verdict));
+    add_uint(b, "exit-code", (uint64_t)res->exit_code);
+    if (res->error)
+        add_string(b, "error", res->error);
+    add_string(b, "accel", res->ran ? accel : "none");
+    add_bool(b, "image-changed", res->image_changed);
+}
+
+JsonNode *report_build(const struct result *res)
+{
+    g_autoptr(JsonBuilder) b = json_builder_new();
+
+    json_builder_begin_object(b);
+    add_qemu_keys(b, res);
+    add_outcome(b, res);
+    add_problems(b, res);
+    add_guest_ranges(b, res);
+    add_image(b, res);
+    if (res->undo_path) {
+        begin_object(b, "undo");
+        add_string(b, "journal", res->undo_path);
+        add_uint(b, "bytes", res->undo_bytes);
+        json_builder_end_object(b);
+    }
+    if (options_is_repair(res->opt)) {
+        begin_object(b, "repair");
+        add_uint(b, "bytes-changed", res->commit_ended ? res->commit.bytes_changed : 0);
+        add_uint(b, "clusters-freed", result_committed(res) ? res->summary.clusters_freed : 0);
+        json_builder_end_object(b);
+    }
+    add_timings(b, res);
+    begin_object(b, "versions");
+    add_string(b, "vol-repair", VR_VERSION);
+    add_uint(b, "abi", VR_ABI_VERSION);
+    json_builder_end_object(b);
+    json_builder_end_object(b);
+    return json_builder_get_root(b);
+}
+
+char *report_compact(JsonNode *node)
+{
+    return json_to_string(node, FALSE);
+}

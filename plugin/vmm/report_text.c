@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* report_text.c: the report for people: qemu-img's lines first, then (with --mode) what they mean. */
+#include <stdio.h>
+
+#include "front.h"
+
+#define TEXT_RANGES_MAX 8u
+
+/* ---- standard error: one line a finding --------------------------------------------------------------- */
+
+static bool is_line(const struct vr_record *rec)
+{
+    const struct row_words *words = &row_words[row_find(rec->code)];
+
+    return rec->walk == VR_WALK_CHECK && words->qemu[0] && words->severity < VR_SEV_REFUSE;
+}
+
+/* By the order column; sorting on the place as well makes it stable. */
+static gint compare_lines(gconstpointer a, gconstpointer b)
+{
+    const struct vr_record *x = *(const struct vr_record *const *)a, *y = *(const struct vr_record *const *)b;
+    int left = row_words[row_find(x->code)].order, right = row_words[row_find(y->code)].order;
+
+    return left != right ? left - right : (x > y) - (x < y);
+}
+
+static void print_omitted(const struct result *res, const uint64_t *printed)
+{
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        uint64_t found = res->summary.found[VR_WALK_CHECK][row];
+
+        if (row_words[row].qemu[0] && row_words[row].severity < VR_SEV_REFUSE && found > printed[row])
+            fprintf(stderr, "%" G_GUINT64_FORMAT " more findings of '%s' are counted and not shown (--max-messages)\n",
+                    found - printed[row], row_words[row].slug);
+    }
+}
+
+void text_print_findings(const struct result *res)
+{
+    g_autoptr(GPtrArray) lines = g_ptr_array_new();
+    uint64_t printed[VR_P_COUNT] = {0};
+
+    for (unsigned i = 0; i < res->records->len; i++) {
+        struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (is_line(rec))
+            g_ptr_array_add(lines, rec);
+    }
+    g_ptr_array_sort(lines, compare_lines);
+    for (unsigned i = 0; i < lines->len; i++) {
+        const struct vr_record *rec = g_ptr_array_index(lines, i);
+        int row = row_find(rec->code);
+        g_autoptr(GString) line = g_string_new(NULL);
+
+        message_render(line, row_words[row].qemu, rec, result_record_fixed(res, rec));
+        fprintf(stderr, "%s\n", line->str);
+        printed[row] += rec->count;
+    }
+    print_omitted(res, printed);
+}
+
+void text_print_raw_warning(const struct result *res)
+{
+    if (res->exit_code != EXIT_NO_CHECKS || res->opt->format || !options_is_repair(res->opt))
+        return;
+    fprintf(stderr,
+            "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+            "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will "
+            "be restricted.\n"
+            "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+            options_shown_name(res->opt));
+}
+
+/* ---- standard output: qemu-img's summary -------------------------------------------------------------- */
+
+static void print_fixed(const struct counters *c)
+{
+    if (!c->leaks_fixed && !c->corruptions_fixed)
+        return;
+    printf("The following inconsistencies were found and repaired:\n\n"
+           "    %" G_GUINT64_FORMAT " leaked clusters\n"
+           "    %" G_GUINT64_FORMAT " corruptions\n\n"
+           "Double checking the fixed image now...\n",
+           c->leaks_fixed, c->corruptions_fixed);
+}
+
+static void print_remaining(const struct counters *c)
+{
+    if (!c->corruptions && !c->leaks && !c->check_errors)
+        printf("No errors were found on the image.\n");
+    if (c->corruptions)
+        printf("\n%" G_GUINT64_FORMAT " errors were found on the image.\n"
+               "Data may be corrupted, or further writes to the image may corrupt it.\n",
+               c->corruptions);
+    if (c->leaks)
+        printf("\n%" G_GUINT64_FORMAT " leaked clusters were found on the image.\n"
+               "This means waste of disk space, but no harm to data.\n",
+               c->leaks);
+    if (c->check_errors)
+        printf("\n%" G_GUINT64_FORMAT " internal errors have occurred during the check.\n", c->check_errors);
+}
+
+void text_print_summary(const struct result *res)
+{
+    const struct vr_summary *sum = &res->summary;
+
+    print_fixed(&res->counters);
+    print_remaining(&res->counters);
+    if (sum->total_clusters && sum->allocated_clusters)
+        printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT
+               " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
+               sum->allocated_clusters, sum->total_clusters, sum->allocated_clusters * 100.0 / sum->total_clusters,
+               sum->fragmented_clusters * 100.0 / sum->allocated_clusters,
+               sum->compressed_clusters * 100.0 / sum->allocated_clusters);
+    if (sum->image_end_offset)
+        printf("Image end offset: %" G_GUINT64_FORMAT "\n", sum->image_end_offset);
+}
+
+/* ---- standard output: what it means --------------------------------------------------------------------- */
+
+static void print_data(const struct result *res)
+{
+    g_autoptr(GArray) ranges = result_guest_ranges(res);
+
+    if (!ranges->len && !res->summary.guest_bytes_hit) {
+        printf("Data:     no damage reaches the data of the guest.\n");
+        return;
+    }
+    printf("Data:     damage reaches the data of the guest at these addresses:\n");
+    for (unsigned i = 0; i < MIN(ranges->len, TEXT_RANGES_MAX); i++) {
+        const struct guest_range *r = &g_array_index(ranges, struct guest_range, i);
+
+        printf("            0x%" G_GINT64_MODIFIER "x, %" G_GUINT64_FORMAT " bytes\n", r->offset, r->length);
+    }
+    if (ranges->len > TEXT_RANGES_MAX)
+        printf("            and %u more ranges (--report=FILE lists them)\n", ranges->len - TEXT_RANGES_MAX);
+}
+
+/* A record of the row that says why something was left alone. */
+static const char *why_kept(const struct result *res, int row)
+{
+    static const char *const reasons[] = {
+        [VR_KEPT_NO] = NULL,
+        [VR_KEPT_INCOMPLETE] = "part of the metadata cannot be read, so what looks unused may be its data",
+        [VR_KEPT_DOUBTFUL] = "only damaged pointers speak for a change",
+        [VR_KEPT_MODE] = "this mode does not mend it",
+        [VR_KEPT_VERSION] = "mending it needs qcow2 version 3",
+    };
+
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (rec->code == row_words[row].code && rec->kept)
+            return reasons[rec->kept];
+    }
+    return NULL;
+}
+
+static void print_problems(const struct result *res)
+{
+    bool repair = options_is_repair(res->opt);
+
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        uint64_t found = res->summary.found[VR_WALK_CHECK][row];
+        uint64_t fixed = result_committed(res) ? res->summary.fixed[row] : 0;
+        const char *why = repair && fixed < found ? why_kept(res, row) : NULL;
+
+        if (!found)
+            continue;
+        printf("Problem:  %s (0x%04x): %" G_GUINT64_FORMAT " found", row_words[row].slug, row_words[row].code, found);
+        if (repair)
+            printf(", %" G_GUINT64_FORMAT " mended", fixed);
+        printf(why ? ": %s\n" : "\n", why);
+    }
+}
+
+static void print_done(const struct result *res)
+{
+    if (!options_is_repair(res->opt))
+        printf("Done:     checked only; nothing was written.\n");
+    else if (!res->image_changed)
+        printf("Done:     nothing was written.\n");
+    else
+        printf("Done:     %" G_GUINT64_FORMAT " bytes of metadata were changed; the image was read again afterwards.\n",
+               res->commit.bytes_changed);
+    if (res->undo_path)
+        printf("Journal:  %s\n", res->undo_path);
+}
+
+static bool can_mend(const struct result *res, enum vr_policy policy)
+{
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        if (row_words[row].policy == policy && res->summary.found[VR_WALK_CHECK][row])
+            return true;
+    }
+    return false;
+}
+
+static void print_next(const struct result *res)
+{
+    enum front_mode mode = res->opt->mode;
+
+    if (mode != FRONT_ALL && can_mend(res, VR_POL_ALL))
+        printf("Next:     --mode=all mends what can be mended.\n");
+    else if (mode == FRONT_CHECK && can_mend(res, VR_POL_LEAKS))
+        printf("Next:     --mode=leaks mends it.\n");
+    else if (res->verdict == VERDICT_CORRUPTIONS_REMAIN)
+        printf("Next:     what remains can be mended in more than one way, so it was left alone: copy what can be read\n"
+               "          (qemu-img convert), or take a backup of the image.\n");
+    else
+        printf("Next:     nothing needs to be done.\n");
+    if (res->undo_path)
+        printf("          --mode=undo makes the image what it was before.\n");
+}
+
+void text_print_ours(const struct result *res)
+{
+    if (res->opt->mode == FRONT_UNDO && !res->image_changed) {
+        printf("The image is already what it was before the repair; nothing was written.\n");
+        return;
+    }
+    if (res->opt->mode == FRONT_UNDO) {
+        printf("The image is again what it was before the repair, byte for byte (%" G_GUINT64_FORMAT
+               " bytes put back from '%s').\n",
+               res->undo_bytes, res->undo_path);
+        return;
+    }
+    printf("\n");
+    print_data(res);
+    print_problems(res);
+    print_done(res);
+    print_next(res);
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* result.c: verdict, exit code and counters of a run, folded from what the child said. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "front.h"
+
+void result_init(struct result *res, const struct options *opt)
+{
+    memset(res, 0, sizeof(*res));
+    res->opt = opt;
+    res->records = g_array_new(FALSE, FALSE, sizeof(struct vr_record));
+    res->verdict = VERDICT_FAILED;
+    res->exit_code = EXIT_FAILURE;
+}
+
+void result_clear(struct result *res)
+{
+    g_array_unref(res->records);
+    g_free(res->error);
+    g_free(res->cli_error);
+    g_free(res->undo_path);
+    memset(res, 0, sizeof(*res));
+}
+
+const char *verdict_name(enum verdict verdict)
+{
+    static const char *const names[] = {
+        [VERDICT_CLEAN] = "clean",
+        [VERDICT_REPAIRED] = "repaired",
+        [VERDICT_LEAKS_REMAIN] = "leaks-remain",
+        [VERDICT_CORRUPTIONS_REMAIN] = "corruptions-remain",
+        [VERDICT_REFUSED] = "refused",
+        [VERDICT_FAILED] = "failed",
+        [VERDICT_UNDONE] = "undone",
+    };
+
+    return names[verdict];
+}
+
+static void conclude_as(struct result *res, enum verdict verdict, int exit_code, char *error)
+{
+    res->verdict = verdict;
+    res->exit_code = exit_code;
+    g_free(res->error);
+    res->error = error;
+}
+
+void result_fail(struct result *res, const GError *error)
+{
+    bool no_checks = error->code == FRONT_ERROR_NO_CHECKS;
+
+    conclude_as(res, no_checks ? VERDICT_REFUSED : VERDICT_FAILED, no_checks ? EXIT_NO_CHECKS : EXIT_FAILURE,
+                g_strdup(error->message));
+    res->qemu_document = false;
+}
+
+void result_refuse(struct result *res, char *error)
+{
+    conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, error);
+}
+
+bool result_committed(const struct result *res)
+{
+    return res->commit_ended && res->commit.state == 1;
+}
+
+enum vr_walk result_last_walk(const struct result *res)
+{
+    return result_committed(res) && res->summary.walks & 1u << VR_WALK_FINAL ? VR_WALK_FINAL : VR_WALK_CHECK;
+}
+
+bool result_record_fixed(const struct result *res, const struct vr_record *rec)
+{
+    int row = row_find(rec->code);
+
+    if (row < 0 || rec->walk != VR_WALK_CHECK || !result_committed(res))
+        return false;
+    /* A row of which all is mended needs no flag on each record. */
+    return rec->flags & VR_REC_FIXED ||
+           (res->summary.fixed[row] && res->summary.fixed[row] == res->summary.found[VR_WALK_CHECK][row]);
+}
+
+const struct vr_record *result_refusal(const struct result *res)
+{
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (row_words[row_find(rec->code)].severity >= VR_SEV_REFUSE)
+            return rec;
+    }
+    return NULL;
+}
+
+/* ---- counters ------------------------------------------------------------------------------------ */
+
+/* Numbers of a hostile guest may be anything; a report has 63 bits for them. */
+static void add(uint64_t *sum, uint64_t n)
+{
+    *sum = n > G_MAXINT64 - MIN(*sum, G_MAXINT64) ? G_MAXINT64 : *sum + n;
+}
+
+static void count(struct result *res)
+{
+    enum vr_walk last = result_last_walk(res);
+    const struct vr_summary *sum = &res->summary;
+    struct counters *c = &res->counters;
+
+    memset(c, 0, sizeof(*c));
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        uint64_t found = sum->found[last][row];
+        uint64_t fixed = result_committed(res) ? sum->fixed[row] : 0;
+
+        switch (row_words[row].severity) {
+        case VR_SEV_LEAK:
+            add(&c->leaks, found);
+            add(&c->leaks_fixed, fixed);
+            break;
+        case VR_SEV_CORRUPT:
+            add(&c->corruptions, found);
+            add(&c->corruptions_fixed, fixed);
+            break;
+        case VR_SEV_ERROR:
+            add(&c->check_errors, found);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+/* ---- verdicts ------------------------------------------------------------------------------------- */
+
+static const char *const fail_sentences[] = {
+    [VMM_FAIL_GUEST_CRASH] = "The repairer crashed inside its guest",
+    [VMM_FAIL_GUEST_HANG] = "The repairer made no progress and was stopped",
+    [VMM_FAIL_GUEST_PROTOCOL] = "The repairer broke the rules of its ring and was stopped",
+    [VMM_FAIL_GUEST_PANIC] = "The repairer gave up",
+    [VMM_FAIL_GUEST_IMAGE] = "The guest that is built into this program is damaged",
+    [VMM_FAIL_KVM] = "KVM refused to run the guest",
+    [VMM_FAIL_MEMORY] = "The memory budget is too small; raise --memory",
+    [VMM_FAIL_READ] = "The image could not be read",
+    [VMM_FAIL_JOURNAL] = "The undo journal could not be written",
+    [VMM_FAIL_WRITE] = "The image could not be written",
+    [VMM_FAIL_OVERLAY] = "There is no space for the planned changes",
+    [VMM_FAIL_ABORTED] = "aborted",
+    [VMM_FAIL_SANDBOX] = "The sandbox could not be set up",
+    [VMM_FAIL_INTERNAL] = "The VMM failed",
+};
+
+static const char *status_sentence(int32_t status)
+{
+    switch (status) {
+    case VR_EIO:
+        return "The image could not be read or written";
+    case VR_ENOSPC:
+        return "There is no space left for the repair";
+    case VR_ENOMEM:
+        return "The memory budget is used up; raise --memory";
+    case VR_ELIMIT:
+        return "The image is larger than this program can check";
+    case VR_ECANCELED:
+        return "aborted";
+    case VR_EREFUSED:
+        return "The repair was refused: the plan did not prove clean";
+    default:
+        return "The repairer broke its protocol";
+    }
+}
+
+/* What is to be said of the image after a failure. */
+static const char *image_state(const struct result *res)
+{
+    if (!options_is_repair(res->opt))
+        return "";
+    if (!res->commit_begun || (res->commit_ended && res->commit.state == 2 && res->commit.bytes_changed == 0))
+        return "; the image was not changed";
+    if (!res->commit_ended || res->commit.state == 3)
+        return "; the image is partly written: the next repair, or --mode=undo, rolls it back";
+    return res->commit.state == 2 ? "; the image was rolled back" : "; the repair itself was written";
+}
+
+static void conclude_fail(struct result *res)
+{
+    const struct vmm_fail *fail = &res->fail;
+    GString *text = g_string_new(fail_sentences[fail->kind]);
+
+    if (fail->kind == VMM_FAIL_ABORTED) {
+        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_string_free(text, FALSE));
+        return;
+    }
+    if (fail->text[0])
+        g_string_append_printf(text, ": %s", fail->text);
+    if (fail->error > 0)
+        g_string_append_printf(text, ": %s", g_strerror(fail->error));
+    g_string_append(text, image_state(res));
+    conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_string_free(text, FALSE));
+}
+
+static void conclude_refusal(struct result *res, const struct vr_record *rec)
+{
+    int row = row_find(rec->code);
+    const char *shown = options_shown_name(res->opt);
+    bool not_qcow2 = rec->code == row_words[VR_P_HDR_MAGIC].code || rec->code == row_words[VR_P_HDR_TRUNCATED].code;
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    if (not_qcow2 && !res->opt->format) {
+        conclude_as(res, VERDICT_REFUSED, EXIT_NO_CHECKS, g_strdup("This image format does not support checks"));
+        return;
+    }
+    if (row_words[row].severity == VR_SEV_OPEN) {
+        message_render(line, row_words[row].qemu, rec, false);
+        conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not open '%s': %s", shown, line->str));
+    } else {
+        message_render(line, row_words[row].message, rec, false);
+        conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not check '%s': %s", shown, line->str));
+    }
+}
+
+static void conclude_status(struct result *res)
+{
+    const struct vr_record *refusal = result_refusal(res);
+    int32_t status = res->summary.status;
+
+    if (status == VR_EREFUSED && refusal) {
+        conclude_refusal(res, refusal);
+    } else if (status == VR_EREFUSED && res->summary.found[VR_WALK_CHECK][VR_P_NEED_REBUILD]) {
+        conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup(row_words[VR_P_NEED_REBUILD].message));
+        res->cli_error = g_strdup("Check failed: Input/output error");
+    } else if (status == VR_ECANCELED) {
+        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_strdup("aborted"));
+    } else {
+        conclude_as(res, status == VR_EREFUSED ? VERDICT_REFUSED : VERDICT_FAILED, EXIT_FAILURE,
+                    g_strconcat(status_sentence(status), image_state(res), NULL));
+    }
+}
+
+static bool anything_fixed(const struct result *res)
+{
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        if (res->summary.fixed[row])
+            return result_committed(res);
+    }
+    return false;
+}
+
+static void conclude_walk(struct result *res)
+{
+    const struct counters *c = &res->counters;
+
+    res->qemu_document = true;
+    if (c->check_errors) {
+        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE,
+                    g_strdup_printf("%" G_GUINT64_FORMAT " internal errors have occurred during the check",
+                                    c->check_errors));
+        res->cli_error = g_strdup("Check failed");
+    } else if (c->corruptions) {
+        conclude_as(res, VERDICT_CORRUPTIONS_REMAIN, EXIT_CORRUPTIONS, NULL);
+    } else if (c->leaks) {
+        conclude_as(res, VERDICT_LEAKS_REMAIN, EXIT_LEAKS, NULL);
+    } else {
+        conclude_as(res, anything_fixed(res) ? VERDICT_REPAIRED : VERDICT_CLEAN, EXIT_SUCCESS, NULL);
+    }
+}
+
+void result_conclude(struct result *res)
+{
+    /* Rolled back (2) means unchanged; begun and never ended, or not rolled back, means changed. */
+    res->image_changed = res->commit_begun && !(res->commit_ended && res->commit.state == 2);
+    if (res->have_fail) {
+        conclude_fail(res);
+        return;
+    }
+    if (res->summary.status != VR_OK) {
+        conclude_status(res);
+        return;
+    }
+    if (result_committed(res) && !(res->summary.walks & 1u << VR_WALK_FINAL)) {
+        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE,
+                    g_strdup("The repair was written, but the image was not walked again afterwards"));
+        return;
+    }
+    count(res);
+    conclude_walk(res);
+}
+
+/* ---- guest ranges ---------------------------------------------------------------------------------- */
+
+static gint compare_ranges(gconstpointer a, gconstpointer b)
+{
+    const struct guest_range *x = a, *y = b;
+
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static void merge_sorted(GArray *ranges)
+{
+    unsigned out = 0;
+
+    for (unsigned i = 0; i < ranges->len; i++) {
+        struct guest_range r = g_array_index(ranges, struct guest_range, i);
+        struct guest_range *last = out ? &g_array_index(ranges, struct guest_range, out - 1) : NULL;
+
+        if (last && r.offset - last->offset <= last->length)
+            last->length = MAX(last->length, r.offset - last->offset + r.length);
+        else
+            g_array_index(ranges, struct guest_range, out++) = r;
+    }
+    g_array_set_size(ranges, out);
+}
+
+GArray *result_guest_ranges(const struct result *res)
+{
+    GArray *ranges = g_array_new(FALSE, FALSE, sizeof(struct guest_range));
+
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+        struct guest_range r = {.offset = rec->guest, .length = rec->guest_len};
+
+        if (rec->walk != VR_WALK_CHECK || rec->guest >= VR_OFFSET_MAX || !rec->guest_len)
+            continue;
+        r.length = MIN(r.length, VR_OFFSET_MAX - r.offset);
+        g_array_append_val(ranges, r);
+    }
+    g_array_sort(ranges, compare_ranges);
+    merge_sorted(ranges);
+    return ranges;
+}

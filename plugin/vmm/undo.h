@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * undo.h: reading an undo journal and rolling an image back, below the repairer and without it.
+ *
+ * Plain C, no GLib: the VMM child uses it when a commit fails, the front for --mode=undo and after a crash.
+ * Both descriptors stay the caller's. The caller holds the image's locks.
+ */
+#ifndef UNDO_H
+#define UNDO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum vmm_undo_state {
+    VMM_UNDO_EMPTY = 1, /* cut while it was written, or not a journal: the run that wrote it changed nothing */
+    VMM_UNDO_FOREIGN,   /* no sector of the image is what this journal knows: another image's */
+    VMM_UNDO_CHANGED,   /* the image has changed since that repair */
+    VMM_UNDO_ORIGINAL,  /* the image is as it was before that repair: nothing to undo */
+    VMM_UNDO_READY,     /* can be rolled back */
+};
+
+struct vmm_undo {
+    enum vmm_undo_state state;
+    bool finished;         /* the commit was completed; false with READY: it was cut */
+    uint64_t records;
+    uint64_t bytes;        /* of the image that the journal holds */
+    uint64_t size_before, size_after; /* of the image */
+    uint64_t end;          /* where the end mark ends in the journal, bytes */
+    int64_t mtime_seconds; /* of the image after the commit, where finished */
+    uint64_t mtime_nanoseconds;
+    uint32_t mode;         /* enum vr_mode of the repair */
+    char image_name[256];
+};
+
+/* Whether descriptor holds the beginning of a journal. */
+bool vmm_undo_is_journal(int journal_fd);
+/* Reads the journal, compares it with the image, changes nothing. 0, or -errno where either cannot be read. */
+int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u);
+/*
+ * Probes; where the state is READY, writes all old bytes back and restores the old length, durably.
+ * 0 (u->state says whether anything was to be done), or -errno; after a failed write the journal still holds
+ * everything, and the call can be repeated.
+ */
+int vmm_undo_apply(int image_fd, int journal_fd, struct vmm_undo *u);
+/* The same for the writer of the journal, which knows the image: no comparison, so that a torn sector is no obstacle. */
+int vmm_undo_rollback(int image_fd, int journal_fd);
+
+#endif

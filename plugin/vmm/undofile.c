@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* undofile.c: where undo journals lie, and how an older one makes room for a newer. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "front.h"
+
+/*
+ * `<path>.old` exists only while a run is on: the older journal is neither lost when nothing is committed, nor in
+ * the way. Afterwards it is either `<path>` again or `<path>.1`.
+ */
+static char *older_path(const char *path)
+{
+    return g_strconcat(path, ".old", NULL);
+}
+
+static bool failed(GError **error, const char *what, const char *path)
+{
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s '%s': %s", what, path, g_strerror(errno));
+    return false;
+}
+
+/* Makes names in the journal's directory durable; where a file system cannot, there is nothing to be done. */
+static void sync_directory(const char *path)
+{
+    g_autofree char *dir = g_path_get_dirname(path);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    close(fd);
+}
+
+static char *default_directory(void)
+{
+    const char *state = g_getenv("XDG_STATE_HOME");
+
+    if (geteuid() == 0)
+        return g_strdup(VR_LOCALSTATEDIR "/lib/vol-repair/undo");
+    if (state && g_path_is_absolute(state))
+        return g_build_filename(state, "vol-repair", "undo", NULL);
+    return g_build_filename(g_get_home_dir(), ".local", "state", "vol-repair", "undo", NULL);
+}
+
+char *undofile_default_path(const struct image *img, bool create, GError **error)
+{
+    g_autofree char *dir = default_directory();
+    g_autofree char *base = g_path_get_basename(img->real_path);
+    g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, img->real_path, -1);
+    g_autofree char *name = g_strdup_printf("%.200s-%.16s.undo", base, sum);
+
+    if (create && g_mkdir_with_parents(dir, 0700) < 0) {
+        failed(error, "make the directory of undo journals", dir);
+        return NULL;
+    }
+    return g_build_filename(dir, name, NULL);
+}
+
+/* A run that was killed may have left an older journal aside. */
+static void settle_older(const char *path)
+{
+    g_autofree char *older = older_path(path);
+    g_autofree char *kept = g_strconcat(path, ".1", NULL);
+
+    (void)rename(older, access(path, F_OK) == 0 ? kept : path);
+}
+
+static bool put_aside(struct undofile *uf, const struct image *img, GError **error)
+{
+    g_autofree char *older = older_path(uf->path);
+    struct stat st;
+
+    settle_older(uf->path);
+    if (lstat(uf->path, &st) < 0)
+        return errno == ENOENT || failed(error, "look at the undo journal", uf->path);
+    if (image_is_file(img, uf->path) || !recover_is_journal(uf->path)) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "'%s' exists and is not an undo journal", uf->path);
+        return false;
+    }
+    if (rename(uf->path, older) < 0)
+        return failed(error, "put aside the undo journal", uf->path);
+    uf->have_older = true;
+    return true;
+}
+
+bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error)
+{
+    *uf = (struct undofile){.path = g_strdup(path), .fd = -1};
+    if (put_aside(uf, img, error)) {
+        uf->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (uf->fd >= 0) {
+            sync_directory(path);
+            return true;
+        }
+        failed(error, "create the undo journal", path);
+        settle_older(path);
+    }
+    undofile_close(uf);
+    return false;
+}
+
+void undofile_close(struct undofile *uf)
+{
+    if (uf->fd >= 0)
+        close(uf->fd);
+    g_free(uf->path);
+    *uf = (struct undofile){.fd = -1};
+}
+
+void undofile_keep(struct undofile *uf)
+{
+    settle_older(uf->path);
+    sync_directory(uf->path);
+    undofile_close(uf);
+}
+
+void undofile_remove(const char *path)
+{
+    (void)unlink(path);
+    settle_older(path);
+    sync_directory(path);
+}
+
+void undofile_discard(struct undofile *uf)
+{
+    undofile_remove(uf->path);
+    undofile_close(uf);
+}
+
+int overlay_open(const char *journal_path)
+{
+    g_autofree char *dir = g_path_get_dirname(journal_path);
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    /* Not every file system has unlinked files from the start. */
+    return fd >= 0 ? fd : memfd_create("vol-repair-overlay", MFD_CLOEXEC);
+}

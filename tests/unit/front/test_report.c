@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* test_report.c: the JSON document, byte for byte, and its printers. */
+#include "fake_child.h"
+#include "unit.h"
+
+static const char golden[] =
+    "{\n"
+    "    \"image-end-offset\": 262144,\n"
+    "    \"total-clusters\": 1024,\n"
+    "    \"corruptions-fixed\": 1,\n"
+    "    \"check-errors\": 0,\n"
+    "    \"leaks\": 1,\n"
+    "    \"filename\": \"disk.qcow2\",\n"
+    "    \"format\": \"qcow2\",\n"
+    "    \"report-version\": 1,\n"
+    "    \"mode\": \"all\",\n"
+    "    \"verdict\": \"leaks-remain\",\n"
+    "    \"exit-code\": 3,\n"
+    "    \"accel\": \"process\",\n"
+    "    \"image-changed\": true,\n"
+    "    \"problems\": [\n"
+    "        {\n"
+    "            \"id\": \"leaked-cluster\",\n"
+    "            \"code\": \"0x6003\",\n"
+    "            \"severity\": \"leak\",\n"
+    "            \"count\": 1,\n"
+    "            \"fixed\": 0,\n"
+    "            \"remaining\": 1,\n"
+    "            \"message\": \"Cluster 4 has refcount 1, and 0 references to it were found\",\n"
+    "            \"examples\": [\n"
+    "                {\n"
+    "                    \"message\": \"Cluster 4 has refcount 1, and 0 references to it were found\",\n"
+    "                    \"host-offset\": 262144,\n"
+    "                    \"count\": 1,\n"
+    "                    \"fixed\": false\n"
+    "                }\n"
+    "            ],\n"
+    "            \"refused-because\": \"incomplete-walk\"\n"
+    "        },\n"
+    "        {\n"
+    "            \"id\": \"copied-l2\",\n"
+    "            \"code\": \"0x7002\",\n"
+    "            \"severity\": \"corruption\",\n"
+    "            \"count\": 1,\n"
+    "            \"fixed\": 1,\n"
+    "            \"remaining\": 0,\n"
+    "            \"message\": \"The COPIED flag of the L2 entry at 0x30000 (0x50000) contradicts refcount 1 of its "
+    "cluster\",\n"
+    "            \"examples\": [\n"
+    "                {\n"
+    "                    \"message\": \"The COPIED flag of the L2 entry at 0x30000 (0x50000) contradicts refcount 1 of "
+    "its cluster\",\n"
+    "                    \"host-offset\": 196608,\n"
+    "                    \"guest-offset\": 0,\n"
+    "                    \"guest-length\": 65536,\n"
+    "                    \"count\": 1,\n"
+    "                    \"fixed\": true\n"
+    "                }\n"
+    "            ]\n"
+    "        }\n"
+    "    ],\n"
+    "    \"guest-ranges-affected\": [\n"
+    "        {\n"
+    "            \"offset\": 0,\n"
+    "            \"length\": 65536\n"
+    "        }\n"
+    "    ],\n"
+    "    \"guest-bytes-affected\": 65536,\n"
+    "    \"image\": {\n"
+    "        \"version\": 3,\n"
+    "        \"cluster-size\": 65536,\n"
+    "        \"refcount-bits\": 16,\n"
+    "        \"virtual-size\": 67108864,\n"
+    "        \"dirty\": true,\n"
+    "        \"corrupt\": false,\n"
+    "        \"file-size\": 327680\n"
+    "    },\n"
+    "    \"undo\": {\n"
+    "        \"journal\": \"/j.undo\",\n"
+    "        \"bytes\": 2048\n"
+    "    },\n"
+    "    \"repair\": {\n"
+    "        \"bytes-changed\": 512,\n"
+    "        \"clusters-freed\": 0\n"
+    "    },\n"
+    "    \"timings\": {\n"
+    "        \"total\": 12,\n"
+    "        \"start\": 1,\n"
+    "        \"guest\": 2,\n"
+    "        \"commit\": 3\n"
+    "    },\n"
+    "    \"io\": {\n"
+    "        \"bytes-read\": 1,\n"
+    "        \"bytes-written\": 2,\n"
+    "        \"requests\": 3,\n"
+    "        \"exits\": 4\n"
+    "    },\n"
+    "    \"versions\": {\n"
+    "        \"vol-repair\": \"" VR_VERSION "\",\n"
+    "        \"abi\": 1\n"
+    "    }\n"
+    "}\n";
+
+static void fill(struct result *res)
+{
+    struct vr_record leak = record_of(VR_P_LEAK), copied = record_of(VR_P_COPIED_L2);
+
+    leak.host = 262144;
+    leak.index = 4;
+    leak.got = 1;
+    leak.kept = VR_KEPT_INCOMPLETE;
+    copied.host = 196608;
+    copied.guest = 0;
+    copied.guest_len = 65536;
+    copied.got = 0x50000;
+    copied.want = 1;
+    copied.flags = VR_REC_FIXED;
+    g_array_append_val(res->records, leak);
+    g_array_append_val(res->records, copied);
+    res->have_summary = res->have_stats = res->ran = true;
+    res->summary = fake_summary();
+    res->summary.incompatible = 1;
+    res->summary.walks = 7;
+    res->summary.committed = 1;
+    res->summary.found[VR_WALK_CHECK][VR_P_LEAK] = res->summary.found[VR_WALK_FINAL][VR_P_LEAK] = 1;
+    res->summary.found[VR_WALK_CHECK][VR_P_COPIED_L2] = res->summary.fixed[VR_P_COPIED_L2] = 1;
+    res->commit_begun = res->commit_ended = true;
+    res->commit = (struct vmm_commit){.state = 1, .bytes_changed = 512, .bytes_journal = 2048};
+    res->stats = (struct vmm_stats){.bytes_read = 1, .bytes_written = 2, .requests = 3, .exits = 4,
+                                    .us_start = 1000, .us_guest = 2000, .us_commit = 3000};
+    res->file_size = 327680;
+    res->us_total = 12000;
+    result_conclude(res);
+    res->undo_path = g_strdup("/j.undo");
+    res->undo_bytes = 2048;
+}
+
+static void document(void **state)
+{
+    struct options opt = options_of(FRONT_ALL);
+    g_autoptr(JsonNode) node = NULL;
+    g_autofree char *text = NULL;
+    struct result res;
+
+    (void)state;
+    result_init(&res, &opt);
+    fill(&res);
+    node = report_build(&res);
+    text = report_pretty(node);
+    assert_string_equal(text, golden);
+    result_clear(&res);
+}
+
+/* Nothing ran: no counters of qemu-img, and the rest is there. */
+static void without_a_run(void **state)
+{
+    struct options opt = options_of(FRONT_CHECK);
+    g_autoptr(GError) error = g_error_new_literal(FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open it");
+    g_autoptr(JsonNode) node = NULL;
+    JsonObject *object;
+    struct result res;
+
+    (void)state;
+    result_init(&res, &opt);
+    result_fail(&res, error);
+    node = report_build(&res);
+    object = json_node_get_object(node);
+    assert_false(json_object_has_member(object, "check-errors"));
+    assert_string_equal(json_object_get_string_member(object, "verdict"), "failed");
+    assert_string_equal(json_object_get_string_member(object, "error"), "Could not open it");
+    assert_string_equal(json_object_get_string_member(object, "accel"), "none");
+    assert_int_equal(json_object_get_int_member(object, "exit-code"), 1);
+    result_clear(&res);
+}
+
+/* File names are bytes; JSON is UTF-8 and has its escapes. */
+static void odd_names(void **state)
+{
+    struct options opt = options_of(FRONT_CHECK);
+    g_autoptr(GError) error = g_error_new_literal(FRONT_ERROR, FRONT_ERROR_FAILED, "x");
+    g_autoptr(JsonNode) node = NULL, again = NULL;
+    g_autofree char *text = NULL;
+    struct result res;
+
+    (void)state;
+    opt.filename = (char *)"a\"b\\c\n\xff.qcow2";
+    result_init(&res, &opt);
+    result_fail(&res, error);
+    node = report_build(&res);
+    text = report_pretty(node);
+    assert_true(g_utf8_validate(text, -1, NULL));
+    again = json_from_string(text, NULL);
+    assert_non_null(again);
+    assert_true(json_node_equal(node, again));
+    result_clear(&res);
+}
+
+static void empty_containers(void **state)
+{
+    g_autoptr(JsonNode) node = json_from_string("{\"a\":[],\"b\":{},\"c\":[1,true,null]}", NULL);
+    g_autofree char *text = report_pretty(node);
+
+    (void)state;
+    assert_string_equal(text, "{\n    \"a\": [],\n    \"b\": {},\n    \"c\": [\n        1,\n        true,\n"
+                              "        null\n    ]\n}\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(document),
+        cmocka_unit_test(without_a_run),
+        cmocka_unit_test(odd_names),
+        cmocka_unit_test(empty_containers),
+    };
+
+    return cmocka_run_group_tests_name("front-report", tests, NULL, NULL);
+}

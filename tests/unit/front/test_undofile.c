@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* test_undofile.c: where journals lie, what becomes of older ones, and what never becomes one. */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "unit.h"
+
+struct place {
+    char dir[32];
+    char *image, *journal, *older, *aside;
+    struct image img;
+};
+
+static void put(const char *path, const char *text)
+{
+    assert_true(g_file_set_contents(path, text, -1, NULL));
+}
+
+/* NULL: there is no such file. */
+static void expect_file(const char *path, const char *text)
+{
+    g_autofree char *got = NULL;
+
+    if (!text) {
+        assert_int_not_equal(access(path, F_OK), 0);
+        return;
+    }
+    assert_true(g_file_get_contents(path, &got, NULL, NULL));
+    assert_string_equal(got, text);
+}
+
+static int setup(void **state)
+{
+    struct place *p = g_new0(struct place, 1);
+    struct stat st;
+
+    strcpy(p->dir, "/tmp/front-undo-XXXXXX");
+    if (!mkdtemp(p->dir))
+        return -1;
+    p->image = g_build_filename(p->dir, "disk.qcow2", NULL);
+    p->journal = g_build_filename(p->dir, "j.undo", NULL);
+    p->older = g_build_filename(p->dir, "j.undo.1", NULL);
+    p->aside = g_build_filename(p->dir, "j.undo.old", NULL);
+    put(p->image, "image");
+    assert_return_code(stat(p->image, &st), 0);
+    p->img = (struct image){.fd = -1, .dev = st.st_dev, .ino = st.st_ino, .real_path = p->image};
+    *state = p;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *p = *state;
+
+    unlink(p->image);
+    unlink(p->journal);
+    unlink(p->older);
+    unlink(p->aside);
+    rmdir(p->dir);
+    g_free(p->image);
+    g_free(p->journal);
+    g_free(p->older);
+    g_free(p->aside);
+    g_free(p);
+    return 0;
+}
+
+/* Text that begins as a journal does. */
+#define JOURNAL(text) "VRUNDO\r\n" text
+
+static void begin(struct place *p, struct undofile *uf)
+{
+    struct stat st;
+
+    assert_true(undofile_create(uf, p->journal, &p->img, NULL));
+    assert_return_code(fstat(uf->fd, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(st.st_size, 0);
+    assert_int_equal(write(uf->fd, JOURNAL("new"), 11), 11);
+}
+
+static void kept(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    put(p->journal, JOURNAL("first"));
+    put(p->older, JOURNAL("zeroth"));
+    begin(p, &uf);
+    expect_file(p->aside, JOURNAL("first"));
+    undofile_keep(&uf);
+    expect_file(p->journal, JOURNAL("new"));
+    expect_file(p->older, JOURNAL("first"));
+    expect_file(p->aside, NULL);
+}
+
+static void discarded(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    put(p->journal, JOURNAL("first"));
+    put(p->older, JOURNAL("zeroth"));
+    begin(p, &uf);
+    undofile_discard(&uf);
+    expect_file(p->journal, JOURNAL("first"));
+    expect_file(p->older, JOURNAL("zeroth"));
+    expect_file(p->aside, NULL);
+}
+
+static void discarded_alone(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    begin(p, &uf);
+    undofile_discard(&uf);
+    expect_file(p->journal, NULL);
+    expect_file(p->older, NULL);
+}
+
+/* A run was killed: its journal is there, the older one still aside. */
+static void killed(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    put(p->journal, JOURNAL("killed"));
+    put(p->aside, JOURNAL("first"));
+    begin(p, &uf);
+    undofile_keep(&uf);
+    expect_file(p->journal, JOURNAL("new"));
+    expect_file(p->older, JOURNAL("killed"));
+}
+
+static void killed_without_a_journal(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    put(p->aside, JOURNAL("first"));
+    begin(p, &uf);
+    undofile_discard(&uf);
+    expect_file(p->journal, JOURNAL("first"));
+}
+
+static void expect_refused(struct place *p, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *want = g_strdup_printf("'%s' exists and is not an undo journal", p->journal);
+    struct undofile uf;
+
+    assert_false(undofile_create(&uf, p->journal, &p->img, &error));
+    assert_string_equal(error->message, want);
+    assert_int_equal(uf.fd, -1);
+    expect_file(p->journal, text);
+    expect_file(p->aside, NULL);
+}
+
+static void never_another_file(void **state)
+{
+    struct place *p = *state;
+
+    put(p->journal, "my thesis");
+    expect_refused(p, "my thesis");
+}
+
+static void never_the_image(void **state)
+{
+    struct place *p = *state;
+
+    put(p->image, JOURNAL("looks like one"));
+    unlink(p->journal);
+    struct stat st;
+    assert_return_code(stat(p->image, &st), 0);
+    p->img.ino = st.st_ino;
+    assert_return_code(link(p->image, p->journal), 0);
+    expect_refused(p, JOURNAL("looks like one"));
+}
+
+static void default_place(void **state)
+{
+    struct place *p = *state;
+    g_autofree char *path = undofile_default_path(&p->img, false, NULL);
+    g_autofree char *again = undofile_default_path(&p->img, false, NULL);
+    g_autofree char *other = NULL;
+    g_autofree char *base = g_path_get_basename(path);
+    struct image img = p->img;
+
+    assert_string_equal(path, again);
+    assert_true(g_str_has_prefix(base, "disk.qcow2-"));
+    assert_int_equal(strlen(base), strlen("disk.qcow2-0123456789abcdef.undo"));
+    img.real_path = (char *)"/elsewhere/disk.qcow2";
+    other = undofile_default_path(&img, false, NULL);
+    assert_string_not_equal(path, other);
+}
+
+static void overlay(void **state)
+{
+    struct place *p = *state;
+    int fd = overlay_open(p->journal);
+    int memory = overlay_open("/nonexistent/j");
+
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+    close(fd);
+    assert_true(memory >= 0);
+    assert_int_equal(pwrite(memory, "x", 1, 0), 1);
+    close(memory);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(kept),   TEST(discarded),       TEST(discarded_alone), TEST(killed),  TEST(killed_without_a_journal),
+        TEST(never_another_file), TEST(never_the_image), TEST(default_place),   TEST(overlay),
+    };
+
+    return cmocka_run_group_tests_name("front-undofile", tests, NULL, NULL);
+}
