@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -34,6 +35,7 @@
 #define PTE_PS   UINT64_C(0x80)
 #define PTE_NX   (UINT64_C(1) << 63)
 #define TABLE    (PTE_P | PTE_W | PTE_U | PTE_AD)
+#define CPUID_ENTRIES 128u
 #define MIB2     (UINT64_C(1) << 21)
 
 /* ---- page tables ----------------------------------------------------------------------------------------- */
@@ -130,14 +132,15 @@ static int set_registers(struct child *c)
 /* The host's own features, NX among them. */
 static int set_cpuid(struct child *c)
 {
-    struct {
-        struct kvm_cpuid2 head;
-        struct kvm_cpuid_entry2 entries[128];
-    } id = {.head.nent = 128};
+    struct kvm_cpuid2 *id = calloc(1, sizeof(*id) + CPUID_ENTRIES * sizeof(id->entries[0]));
 
-    if (ioctl(c->cfg->kvm_fd, KVM_GET_SUPPORTED_CPUID, &id) < 0 || ioctl(c->vcpu_fd, KVM_SET_CPUID2, &id) < 0)
-        return -errno;
-    return 0;
+    if (!id)
+        return -ENOMEM;
+    id->nent = CPUID_ENTRIES;
+    int failed = ioctl(c->cfg->kvm_fd, KVM_GET_SUPPORTED_CPUID, id) < 0 || ioctl(c->vcpu_fd, KVM_SET_CPUID2, id) < 0;
+    int err = failed ? -errno : 0;
+    free(id);
+    return err;
 }
 
 /* ---- setting up -------------------------------------------------------------------------------------------------- */

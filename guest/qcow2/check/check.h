@@ -87,7 +87,7 @@ enum vr_status vr_pass_copied(struct vr_ctx *ctx) VR_CHECKED;
 
 /* Where refcount block i is said to be, 0 where the table has none: its refcounts are 0 then. */
 uint64_t vr_refblock_offset(const struct vr_image *img, uint64_t i);
-/* Whether the refcount of a cluster can be read at all: its block is on a cluster boundary. */
+/* Whether the refcount of a cluster can be read at all: its block is where a block of a file can be. */
 bool vr_refcount_known(const struct vr_image *img, uint64_t cluster);
 /* One refcount, also of a cluster behind the end of the file. */
 enum vr_status vr_refcount_read(struct vr_ctx *ctx, uint64_t cluster, uint64_t *refcount) VR_CHECKED;

@@ -101,7 +101,9 @@ uint64_t vr_refblock_offset(const struct vr_image *img, uint64_t i)
 
 bool vr_refcount_known(const struct vr_image *img, uint64_t cluster)
 {
-    return vr_refblock_offset(img, cluster / img->block_entries) % img->cluster_size == 0;
+    uint64_t offset = vr_refblock_offset(img, cluster / img->block_entries);
+
+    return offset % img->cluster_size == 0 && offset <= INT64_MAX;
 }
 
 enum vr_status vr_refcount_read(struct vr_ctx *ctx, uint64_t cluster, uint64_t *refcount)
@@ -113,7 +115,7 @@ enum vr_status vr_refcount_read(struct vr_ctx *ctx, uint64_t cluster, uint64_t *
     uint64_t at = block + (((i << img->h.refcount_order) >> 3) & ~(piece - 1));
 
     *refcount = 0;
-    if (block == 0 || block % img->cluster_size != 0 || block >= ctx->file_size)
+    if (block == 0 || !vr_refcount_known(img, cluster) || block >= ctx->file_size)
         return VR_OK;
     if (!img->refpiece && !(img->refpiece = vr_arena_get(&ctx->arena, VR_REFPIECE)))
         return VR_ENOMEM;

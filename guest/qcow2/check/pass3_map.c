@@ -48,21 +48,28 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
     f.want = img->cluster_size;
     f.guest = index * img->l2_entries << img->h.cluster_bits;
     f.guest_len = img->l2_entries << img->h.cluster_bits;
-    if (vr_region_past_eof(ctx, offset, img->cluster_size)) {
+    bool past = vr_region_past_eof(ctx, offset, img->cluster_size);
+    bool unaligned = offset % img->cluster_size != 0;
+    img->copied_matters |= past || unaligned;
+    if (past)
         vr_report(ctx, VR_P_L1E_PAST_EOF, &f);
-        img->copied_matters = true;
-    } else if (offset % img->cluster_size != 0) {
-        vr_report(ctx, VR_P_L1E_UNALIGNED, &f);
+    else if (unaligned)
         vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_DOUBTFUL);
-        img->copied_matters = true;
-    } else if (vr_claims_at(ctx, offset) & VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_L2) {
-        /* Its owner's claim protects the target; one more would only make the owner look damaged. */
-        vr_report(ctx, VR_P_L1E_FOREIGN, &f);
-    } else {
-        vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_L2);
+    if (unaligned) {
+        f.guest_len = past ? 0 : f.guest_len; /* counted already */
+        vr_report(ctx, VR_P_L1E_UNALIGNED, &f);
+    }
+    if (past || unaligned) {
+        img->incomplete = img->unsound = true;
         return;
     }
-    img->incomplete = img->unsound = true;
+    if (vr_claims_at(ctx, offset) & VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_L2) {
+        /* Its owner's claim protects the target; one more would only make the owner look damaged. */
+        vr_report(ctx, VR_P_L1E_FOREIGN, &f);
+        img->incomplete = img->unsound = true;
+        return;
+    }
+    vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_L2);
 }
 
 static enum vr_status claim_tables(struct vr_ctx *ctx, uint64_t *tables)
@@ -138,21 +145,23 @@ static void judge_unaligned(struct map_walk *w, const struct vr_finding *at, uin
 {
     struct vr_ctx *ctx = w->ctx;
     struct vr_finding f = *at;
-    bool plausible = (entry & VR_ZERO) && !(entry & VR_L2_RESERVED);
+    bool zero = entry & VR_ZERO;
 
-    if (plausible && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && w->nfixes < ENTRY_FIXES_MAX) {
+    /* What has reserved bits as well is garbage rather than a slip: more may have been lost than this entry. */
+    if (entry & VR_L2_RESERVED)
+        ctx->img->incomplete = true;
+    if (zero && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && w->nfixes < ENTRY_FIXES_MAX) {
         w->fixes[w->nfixes++] = (struct vr_entry_fix){at->host, at->guest, entry};
         return;
     }
     f.got = entry & VR_OFFSET_MASK;
-    f.kept = plausible ? VR_KEPT_NO : VR_KEPT_DOUBTFUL;
-    if (plausible && w->nfixes == ENTRY_FIXES_MAX)
-        f.kept = VR_KEPT_MODE;
-    if (!(entry & VR_ZERO)) {
+    if (w->nfixes == ENTRY_FIXES_MAX)
+        f.kept = VR_KEPT_DOUBTFUL;
+    if (!zero) {
         f.guest_len = ctx->img->cluster_size;
         ctx->img->incomplete = ctx->img->unsound = true;
     }
-    vr_report(ctx, entry & VR_ZERO ? VR_P_L2E_ZERO_UNALIGNED : VR_P_L2E_UNALIGNED, &f);
+    vr_report(ctx, zero ? VR_P_L2E_ZERO_UNALIGNED : VR_P_L2E_UNALIGNED, &f);
     keep_unaligned(w, at, entry);
 }
 

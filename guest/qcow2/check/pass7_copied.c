@@ -66,6 +66,8 @@ static enum vr_status check_l1(struct copied *c)
         struct vr_finding f = vr_finding_none();
         f.host = ctx->img->h.l1_offset + index * 8;
         f.index = index;
+        /* An L1 table that lies on other metadata is not written to. */
+        c->foreign = (vr_claims_at(ctx, f.host) & VR_CLAIM_METADATA) != VR_CLAIM_L1;
         if ((entry & VR_OFFSET_MASK) == 0 || !judge_flag(c, VR_P_COPIED_L1, &f, entry))
             continue;
         vr_store64(c->word, entry ^ VR_COPIED);

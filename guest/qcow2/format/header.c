@@ -70,8 +70,7 @@ static struct vr_verdict judge_tables(const struct vr_header *h)
 {
     uint64_t cs = UINT64_C(1) << h->cluster_bits;
     uint64_t l2_entries_bits = h->cluster_bits - ((h->incompatible & VR_INCOMPAT_EXTL2) ? 4 : 3);
-    uint64_t size = h->virtual_size & ~UINT64_C(511);
-    uint64_t need = vr_ceil_shift(size, h->cluster_bits + (unsigned)l2_entries_bits);
+    uint64_t need = vr_ceil_shift(h->virtual_size, h->cluster_bits + (unsigned)l2_entries_bits);
 
     if (h->reftable_clusters > VR_REFTABLE_MAX / cs)
         return (struct vr_verdict){VR_P_HDR_REFTABLE_LARGE, h->reftable_clusters, VR_REFTABLE_MAX / cs};
