@@ -146,16 +146,19 @@ static void judge_unaligned(struct map_walk *w, const struct vr_finding *at, uin
     struct vr_ctx *ctx = w->ctx;
     struct vr_finding f = *at;
     bool zero = entry & VR_ZERO;
+    /*
+     * With reserved bits set as well it is garbage rather than a slip, and more may be lost than this entry: it is left
+     * as it is, or a second repair would no longer see why what looks leaked was kept.
+     */
+    bool garbage = entry & VR_L2_RESERVED;
 
-    /* What has reserved bits as well is garbage rather than a slip: more may have been lost than this entry. */
-    if (entry & VR_L2_RESERVED)
-        ctx->img->incomplete = true;
-    if (zero && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && w->nfixes < ENTRY_FIXES_MAX) {
+    ctx->img->incomplete |= garbage;
+    if (zero && !garbage && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && w->nfixes < ENTRY_FIXES_MAX) {
         w->fixes[w->nfixes++] = (struct vr_entry_fix){at->host, at->guest, entry};
         return;
     }
     f.got = entry & VR_OFFSET_MASK;
-    if (w->nfixes == ENTRY_FIXES_MAX)
+    if (garbage || w->nfixes == ENTRY_FIXES_MAX)
         f.kept = VR_KEPT_DOUBTFUL;
     if (!zero) {
         f.guest_len = ctx->img->cluster_size;
