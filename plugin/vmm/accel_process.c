@@ -71,12 +71,22 @@ int process_prepare(struct child *c)
     return 0;
 }
 
+void process_end(struct child *c)
+{
+    if (c->guest_pid <= 0)
+        return;
+    (void)kill(c->guest_pid, SIGKILL);
+    (void)waitpid(c->guest_pid, NULL, 0);
+}
+
 static void crashed(struct child *c)
 {
     char text[100] = "its process ended";
     int status;
 
-    if (waitpid(c->guest_pid, &status, 0) == c->guest_pid && WIFSIGNALED(status))
+    bool reaped = waitpid(c->guest_pid, &status, 0) == c->guest_pid;
+    c->guest_pid = 0;
+    if (reaped && WIFSIGNALED(status))
         snprintf(text, sizeof(text), "its process ended with signal %d%s", WTERMSIG(status),
                  WTERMSIG(status) == SIGSYS ? " (a forbidden system call)" : "");
     child_fail(c, VMM_FAIL_GUEST_CRASH, 0, text);

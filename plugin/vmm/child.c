@@ -62,6 +62,7 @@ void child_end(struct child *c)
     if (c->guest_us)
         s->us_guest = child_now_us() - c->guest_us;
     child_send(c, VMM_MSG_STATS, s, sizeof(*s));
+    process_end(c);
     _exit(c->failed);
 }
 
@@ -206,7 +207,7 @@ void vmm_child(const struct vmm_config *cfg)
     else
         process_prepare(c);
     start_threads(c);
-    int err = sandbox_filter(cfg->accel);
+    int err = sandbox_filter(cfg->accel, c->guest_pid);
     if (err)
         child_fail(c, VMM_FAIL_SANDBOX, err, "the system call filter");
     c->guest_us = child_now_us();

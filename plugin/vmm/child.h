@@ -139,6 +139,8 @@ const void *load_embedded(uint64_t *size);
 int vm_prepare(struct child *c);
 void vm_run(struct child *c) __attribute__((noreturn));
 int process_prepare(struct child *c);
+/* Ends the guest's process, where there is one, and waits for it. */
+void process_end(struct child *c);
 void process_run(struct child *c) __attribute__((noreturn));
 
 /* ---- sandbox.c ---------------------------------------------------------------------------------------------------- */
@@ -147,8 +149,8 @@ void process_run(struct child *c) __attribute__((noreturn));
 void sandbox_close_others(const int *keep, unsigned n);
 /* No new privileges, no capabilities, limits. Before threads are made. 0 or -errno. */
 int sandbox_drop(void);
-/* The system call filter, for all threads. 0 or -errno. */
-int sandbox_filter(enum vmm_accel accel);
+/* The system call filter, for all threads. guest_pid: of the process accelerator's child, else 0. 0 or -errno. */
+int sandbox_filter(enum vmm_accel accel, int guest_pid);
 /* For the process accelerator's own child: two descriptors to read and write, and the way out. */
 int sandbox_filter_guest(int read_fd, int write_fd);
 

@@ -90,12 +90,12 @@ static const int allowed[] = {
     SCMP_SYS(munmap),          /* free */
     SCMP_SYS(mremap),          /* realloc */
     SCMP_SYS(madvise),         /* the C library gives memory back */
-    SCMP_SYS(wait4),           /* how the process accelerator's guest died */
+    SCMP_SYS(wait4),           /* the process accelerator's guest ended */
     SCMP_SYS(exit),            /* a thread ends */
     SCMP_SYS(exit_group),      /* the end */
 };
 
-static int add_rules(scmp_filter_ctx f, enum vmm_accel accel)
+static int add_rules(scmp_filter_ctx f, enum vmm_accel accel, int guest_pid)
 {
     int err = 0;
 
@@ -110,6 +110,9 @@ static int add_rules(scmp_filter_ctx f, enum vmm_accel accel)
     /* The crash tests end the process themselves, and nobody else. */
     err = err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2,
                                        SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()), SCMP_A1(SCMP_CMP_EQ, SIGKILL));
+    if (guest_pid > 0 && !err)
+        err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)guest_pid),
+                               SCMP_A1(SCMP_CMP_EQ, SIGKILL));
     if (accel != VMM_ACCEL_KVM || err)
         return err;
     /* Run the guest; say where it was when it crashed. */
@@ -117,10 +120,11 @@ static int add_rules(scmp_filter_ctx f, enum vmm_accel accel)
     return err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, KVM_GET_REGS));
 }
 
-int sandbox_filter(enum vmm_accel accel)
+int sandbox_filter(enum vmm_accel accel, int guest_pid)
 {
 #ifdef SANITIZED
     (void)accel;
+    (void)guest_pid;
     (void)add_rules;
     return 0;
 #else
@@ -128,7 +132,7 @@ int sandbox_filter(enum vmm_accel accel)
     int err = f ? 0 : -ENOMEM;
 
     err = err ? err : seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
-    err = err ? err : add_rules(f, accel);
+    err = err ? err : add_rules(f, accel, guest_pid);
     err = err ? err : seccomp_load(f);
     seccomp_release(f);
     return err;
