@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * backend.h: what the files of the storage-backend extension share, a section for each file.
+ *
+ * Threads: the slots run in libvirt's RPC workers, several at a time; each streaming job has a relay
+ * thread; one more thread refreshes pools. Everything here may be called from any of them, unless the
+ * section says otherwise. "Reports" means: the thread's libvirt error is set with a whole sentence.
+ */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include <glib.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- symbols.c: libvirt's private functions, found at run time ---- */
+
+enum {
+    SLOT_FIND_POOL_SOURCES,
+    SLOT_CHECK_POOL,
+    SLOT_START_POOL,
+    SLOT_BUILD_POOL,
+    SLOT_REFRESH_POOL,
+    SLOT_STOP_POOL,
+    SLOT_DELETE_POOL,
+    SLOT_BUILD_VOL,
+    SLOT_BUILD_VOL_FROM,
+    SLOT_CREATE_VOL,
+    SLOT_REFRESH_VOL,
+    SLOT_DELETE_VOL,
+    SLOT_RESIZE_VOL,
+    SLOT_UPLOAD_VOL,
+    SLOT_DOWNLOAD_VOL,
+    SLOT_WIPE_VOL,
+    SLOT_COUNT,
+};
+
+/* virStorageBackend as every libvirt since 3.1 lays it out: a type and sixteen function pointers. */
+struct backend_table {
+    int type;
+    void *slot[SLOT_COUNT];
+};
+
+/* Private libvirt functions; all that pass libvirt's objects take them as opaque pointers. Those of the
+ * second group may be NULL. */
+struct libvirt_symbols {
+    struct backend_table *(*backend_for_type)(int type);
+    int (*pool_type_from_string)(const char *type);
+    void *(*pool_get_def)(void *pool);
+    char *(*pool_def_format)(void *pooldef);
+    char *(*vol_def_format)(void *pooldef, void *vol);
+    int (*fd_stream_open)(virStreamPtr st, int fd);
+    void (*report_error)(int domain, int code, const char *file, const char *func, size_t line, const char *fmt, ...)
+        G_GNUC_PRINTF(6, 7);
+
+    void (*object_lock)(void *object);
+    void (*object_unlock)(void *object);
+    void *(*identity_current)(void);
+    void *(*identity_system)(void);
+    int (*identity_set_current)(void *identity);
+    int (*identity_uid)(void *identity, uid_t *uid);
+    int (*identity_sasl)(void *identity, const char **name);
+    int (*identity_x509)(void *identity, const char **name);
+};
+extern struct libvirt_symbols lv;
+
+/* Fills lv. On failure: NULL-terminated name of the first missing symbol in *missing. */
+bool symbols_load(const char **missing);
+
+#define vr_error(code, ...) lv.report_error(VIR_FROM_STORAGE, code, __FILE__, __func__, __LINE__, __VA_ARGS__)
+
+/* A line for the daemon's log, for what no client is there to hear. Clears the thread's libvirt error. */
+void vr_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/* ---- tables.c: load-time proof and patching; main thread, before any pool is loaded ---- */
+
+/* Entry point, called by the stub with the stock module's handle. 0 = the doors are in place, -1 = stock is
+ * untouched and the log says why. */
+int vol_repair_backend_init(void *stock);
+
+/* The stock functions behind our slots. */
+struct stock_slots {
+    int (*build_vol_from)(void *pool, void *vol, void *src, unsigned int flags);
+    int (*download_vol)(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
+                        unsigned int flags);
+};
+extern struct stock_slots stock_slots;
+
+/* ---- config.c: vol-repair.conf ---- */
+
+struct config {
+    bool enabled;
+    bool refresh_source_pool;
+    unsigned long newest_libvirt; /* as virGetVersion; 0 = any */
+    char *helper;
+    char *accel;
+    char *memory;
+    unsigned timeout; /* seconds */
+};
+void config_free(struct config *cfg);
+typedef struct config Config; /* for g_autoptr */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Config, config_free)
+
+/* A missing file gives the defaults. On any other trouble: NULL and a whole sentence in *error. */
+struct config *config_load(char **error);
+bool config_memory_is_valid(const char *text);
+bool config_accel_is_valid(const char *text);
+
+/* <localstatedir>/lib/vol-repair/undo, or a session's own. Caller frees. */
+char *config_undo_dir(void);
+/* <runstatedir>/vol-repair/reports, or a session's own. Caller frees. */
+char *config_reports_dir(void);
+
+/* ---- volume.c: what libvirt knows of a pool and a volume ---- */
+
+/* Texts are bytes as libvirt has them, not necessarily UTF-8. */
+struct volume {
+    char *pool;      /* NULL where the volume belongs to another pool than the one at hand */
+    char *pool_path; /* target directory of the pool at hand */
+    char *name;
+    char *path;
+    char *format; /* "" where libvirt has none */
+    int mode;     /* requested permissions; -1 = not given */
+    int owner, group;
+};
+void volume_free(struct volume *vol);
+typedef struct volume Volume; /* for g_autoptr */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Volume, volume_free)
+
+/* pool, vol: as a slot receives them. Reports and returns NULL. */
+struct volume *volume_from_defs(void *pool, void *vol);
+
+/* ---- identity.c: who asks ---- */
+
+/* "uid:1000", "sasl:NAME", "x509:DN", or "" where the caller has no identity. Caller frees. */
+char *identity_caller(void);
+/* root and the daemon's own user see everything, others what is theirs. */
+bool identity_may_see(const char *caller, const char *owner);
+/* Makes the calling (own) thread act for the daemon itself. */
+void identity_become_system(void);
+
+/* ---- job.c: the job table ---- */
+
+enum job_mode { MODE_CHECK, MODE_LEAKS, MODE_ALL, MODE_UNDO, MODE_COUNT };
+extern const char *const job_mode_name[MODE_COUNT];
+
+/* What a request may set; every text may be NULL. */
+struct job_options {
+    char *format, *accel, *memory, *undo;
+    int timeout;      /* seconds; -1 = not given */
+    int max_messages; /* -1 = not given */
+};
+void job_options_free(struct job_options *opts);
+typedef struct job_options JobOptions; /* for g_autoptr */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(JobOptions, job_options_free)
+
+/* One `vol-repair` process. Descriptors are the caller's to close. */
+struct helper {
+    pid_t pid;
+    int out, err; /* read ends of its standard output and error */
+};
+
+/* Fields above the line never change; those below are guarded by the table's lock. A job stays in the table
+ * for a while after its end. */
+struct job {
+    unsigned id;
+    enum job_mode mode;
+    bool create_from;
+    bool refresh_source_pool;
+    char *pool; /* may be NULL */
+    char *pool_path;
+    char *volume, *path;
+    char *owner;
+    char *event_path; /* its file in the reports pool; NULL where there is none */
+    dev_t dev;
+    ino_t ino;
+    guint64 size;   /* of a file, when the job started */
+    gint64 started; /* seconds since the epoch */
+    /* ---- */
+    pid_t pid; /* 0 = not running, or already reaped */
+    bool done, abort_asked;
+    bool retired; /* nobody but the table holds it */
+    int percent, exit_code;
+    char phase[16], verdict[32];
+};
+
+struct job_request {
+    enum job_mode mode;
+    bool create_from;
+    const struct volume *vol;
+    const struct job_options *opts; /* may be NULL */
+    int report_fd;                  /* create-from: the report volume; else -1. Stays the caller's */
+};
+
+/* Checks, then starts a helper. Reports and returns NULL; nothing was changed then. */
+struct job *job_start(const struct job_request *req, struct helper *helper);
+void job_progress(struct job *job, const char *phase, int percent);
+/* Asks the helper to stop at a safe point; does nothing after its end. */
+void job_abort(struct job *job);
+/* Waits for the process. Returns its wait status. */
+int job_reap(struct job *job);
+/* Enters the end in the table and tells the listeners. The job must not be touched afterwards. */
+struct relay_result;
+void job_finish(struct job *job, const struct relay_result *result);
+
+/* <vol-repair-jobs> for a caller. */
+char *job_list_xml(const char *caller);
+/* False: no such job (of this caller's). *sent: it was still running. */
+bool job_abort_by_id(unsigned id, const char *caller, bool *sent);
+
+/* ---- spawn.c: starting the helper ---- */
+
+struct spawn {
+    const struct config *cfg;
+    const struct job *job;
+    const struct job_options *opts; /* may be NULL */
+    const char *format;
+    int image_fd, report_fd; /* report_fd -1 = write to job->event_path, if there is one */
+};
+/* Reports and returns false. */
+bool spawn_helper(const struct spawn *sp, struct helper *helper);
+
+/* ---- relay.c: from a helper to its client ---- */
+
+/* What the helper said last. */
+struct relay_result {
+    int status;        /* wait status */
+    bool reported;     /* a report line arrived; if not, it died, and verdict is "failed" */
+    bool never_began;  /* no guest ran, nothing of the image was changed */
+    bool may_have_written;
+    char verdict[32];
+    char error[1024]; /* the report's sentence, or the last line on standard error */
+};
+struct relay {
+    struct job *job;
+    struct helper helper;
+    int client_fd;                                /* write end towards the client; -1 = none */
+    void (*on_progress)(void *opaque, int percent); /* may be NULL */
+    void *opaque;
+};
+/* Runs until the helper has ended; closes helper.out and helper.err. What the client has not taken yet is
+ * left in *rest, for relay_drain(). */
+void relay_run(struct relay *relay, struct relay_result *result, GString *rest);
+/* Gives the client the rest, until it has all of it or is gone; closes client_fd. */
+void relay_drain(struct relay *relay, GString *rest);
+
+/* ---- json.c: the little JSON we need: one-line objects of our own program, and of ours ---- */
+
+/* First member `key` anywhere in line (len bytes). A string is unescaped into out. */
+bool json_find_string(const char *line, size_t len, const char *key, char *out, size_t size);
+bool json_find_int(const char *line, size_t len, const char *key, int *out);
+bool json_find_bool(const char *line, size_t len, const char *key, bool *out);
+/* Appends "text" quoted; bytes that are not UTF-8 become U+FFFD. */
+void json_append_string(GString *to, const char *text);
+/* The report of a job whose helper died without one; pretty-printed. Caller frees. */
+char *json_crash_report(const struct job *job, const char *error, bool image_changed);
+
+/* ---- events.c: the reports pool and refreshes ---- */
+
+/* Makes the directory; names the job's file there (job->event_path) and writes its start line. Best effort. */
+void events_job_named(struct job *job);
+/* Tells the listeners. */
+void events_job_started(const struct job *job);
+/* The helper could not be started. */
+void events_job_withdrawn(const struct job *job);
+void events_job_ended(const struct job *job, bool source_sane);
+void events_write_report(const struct job *job, const char *text, size_t len);
+/* Highest job number in the reports directory; 0 = none. */
+unsigned events_last_id(void);
+
+/* ---- the doors: slots ---- */
+
+int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
+                        unsigned int flags);
+int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags);
+char *control_find_pool_sources(const char *spec, unsigned int flags);
+
+/* A token's options leave the table. Reports and returns NULL. */
+struct job_options *control_take_options(unsigned long long token);
+
+#endif

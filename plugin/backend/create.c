@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * create.c: the create-from door. A volume named "<damaged>.repair-<mode>.json", cloned from the damaged
+ * one, is the job's report; the call lasts as long as the job.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+#define PERCENT_BLOCK 4096 /* the report is sparse at first and grows by one block a percent */
+
+/* The mode that the new volume's name asks for; -1 = an ordinary clone. */
+static int mode_from_name(const char *report, const char *source)
+{
+    size_t len = strlen(source);
+
+    if (strncmp(report, source, len) != 0)
+        return -1;
+    for (int mode = 0; mode < MODE_COUNT; mode++) {
+        g_autofree char *tail = g_strdup_printf(".repair-%s.json", job_mode_name[mode]);
+
+        if (g_str_equal(report + len, tail))
+            return mode;
+    }
+    return -1;
+}
+
+/* Reports and returns -1. */
+static int create_report(const struct volume *report)
+{
+    int fd = open(report->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    bool give = geteuid() == 0 && (report->owner >= 0 || report->group >= 0);
+
+    if (fd < 0) {
+        vr_error(VIR_ERR_OPERATION_FAILED, "the report '%s' cannot be created: %s", report->path, g_strerror(errno));
+        return -1;
+    }
+    if ((give && fchown(fd, report->owner, report->group) < 0) ||
+        (report->mode >= 0 && fchmod(fd, report->mode & 0777) < 0) || ftruncate(fd, 100 * PERCENT_BLOCK) < 0) {
+        vr_error(VIR_ERR_OPERATION_FAILED, "the report '%s' cannot be set up: %s", report->path, g_strerror(errno));
+        unlink(report->path);
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Any client sees this in the report's allocation. A file system that cannot do it shows no progress. */
+static void show_progress(void *opaque, int percent)
+{
+    const int *fd = opaque;
+
+    if (percent > 0)
+        fallocate(*fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)percent * PERCENT_BLOCK);
+}
+
+static void write_report(int fd, const char *text)
+{
+    size_t len = strlen(text);
+
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, len, 0) != (ssize_t)len || fsync(fd) < 0)
+        vr_log("a report volume cannot be written: %s", g_strerror(errno));
+}
+
+/* The listeners' copy of the report. */
+static void copy_report(const struct job *job, int fd)
+{
+    struct stat st;
+    void *text;
+
+    if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > 64 * 1024 * 1024)
+        return;
+    text = g_malloc(st.st_size);
+    if (pread(fd, text, st.st_size, 0) == st.st_size)
+        events_write_report(job, text, st.st_size);
+    g_free(text);
+}
+
+/* Makes sure that the file is a report, and nothing but that. */
+static void settle_report(int fd, const struct job *job, const struct relay_result *result)
+{
+    struct stat st;
+    char first = '\0';
+
+    if (!result->reported || pread(fd, &first, 1, 0) != 1 || first != '{') {
+        const char *error = result->reported ? "the report could not be written" : result->error;
+        g_autofree char *text = json_crash_report(job, error, result->may_have_written);
+
+        write_report(fd, text);
+    }
+    /* Blocks that stood for progress. */
+    if (fstat(fd, &st) == 0 && ftruncate(fd, st.st_size) < 0)
+        vr_log("a report volume cannot be trimmed: %s", g_strerror(errno));
+    if (result->reported)
+        copy_report(job, fd);
+}
+
+static int run_job(const struct job_request *req)
+{
+    int fd = req->report_fd;
+    struct relay relay = {.client_fd = -1, .on_progress = show_progress, .opaque = &fd};
+    struct relay_result result;
+    GString *rest;
+
+    relay.job = job_start(req, &relay.helper);
+    if (!relay.job)
+        return -1;
+    rest = g_string_new(NULL);
+    relay_run(&relay, &result, rest);
+    g_string_free(rest, TRUE);
+    settle_report(fd, relay.job, &result);
+    job_finish(relay.job, &result);
+    if (result.never_began) {
+        vr_error(result.reported ? VIR_ERR_OPERATION_INVALID : VIR_ERR_OPERATION_FAILED,
+                 "volume '%s' was left as it is: %s", req->vol->name, g_strdelimit(result.error, "\n", ' '));
+        return -1;
+    }
+    virResetLastError();
+    return 0;
+}
+
+int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
+{
+    g_autoptr(Volume) report = volume_from_defs(pool, vol);
+    g_autoptr(Volume) source = report ? volume_from_defs(pool, src) : NULL;
+    struct job_request req = {.create_from = true, .vol = source};
+    int mode, ret;
+
+    mode = source ? mode_from_name(report->name, source->name) : -1;
+    if (mode < 0) {
+        virResetLastError();
+        return stock_slots.build_vol_from(pool, vol, src, flags);
+    }
+    if (flags != 0) {
+        vr_error(VIR_ERR_INVALID_ARG, "a repair report is created without flags, not 0x%x", flags);
+        return -1;
+    }
+    if (!g_str_equal(report->format, "raw")) {
+        vr_error(VIR_ERR_INVALID_ARG, "the report '%s' must have the format 'raw', not '%s'", report->name,
+                 report->format);
+        return -1;
+    }
+    req.mode = mode;
+    req.report_fd = create_report(report);
+    if (req.report_fd < 0)
+        return -1;
+    ret = run_job(&req);
+    close(req.report_fd);
+    return ret;
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * job.c: the one table of jobs that all doors share, and what must hold before a job starts.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+#define RUNNING_MAX 64    /* helpers at a time: each is a virtual machine */
+#define CREATE_FROM_MAX 4 /* each holds one of the daemon's worker threads */
+#define DONE_KEPT 64      /* finished jobs that the list still shows */
+
+const char *const job_mode_name[MODE_COUNT] = {"check", "leaks", "all", "undo"};
+
+/* Newest first; guarded by lock, as are the changing fields of each job. */
+static GMutex lock;
+static GList *jobs;
+static unsigned last_id;
+
+void job_options_free(struct job_options *opts)
+{
+    if (!opts)
+        return;
+    g_free(opts->format);
+    g_free(opts->accel);
+    g_free(opts->memory);
+    g_free(opts->undo);
+    g_free(opts);
+}
+
+static void job_free(struct job *job)
+{
+    g_free(job->pool);
+    g_free(job->pool_path);
+    g_free(job->volume);
+    g_free(job->path);
+    g_free(job->owner);
+    g_free(job->event_path);
+    g_free(job);
+}
+
+/* ---- before the start ---- */
+
+/*
+ * Every test that needs no open image. The caller's right to the damaged volume belongs here; that nobody
+ * else uses the image is for claim(), and for the helper's locks.
+ */
+static bool may_start(const struct job_request *req, const struct config *cfg, const char *format)
+{
+    if (!cfg->enabled) {
+        vr_error(VIR_ERR_OPERATION_UNSUPPORTED, "%s", "vol-repair is switched off on this host (enabled = 0)");
+        return false;
+    }
+    if (!g_str_equal(format, "qcow2") && req->mode != MODE_UNDO) {
+        vr_error(VIR_ERR_OPERATION_UNSUPPORTED,
+                 "volume '%s' has the format '%s', and vol-repair handles qcow2 only; a request can name the format where "
+                 "damage makes libvirt see another one",
+                 req->vol->name, format);
+        return false;
+    }
+    return true;
+}
+
+/* The helper gets the file itself, not a path that could lead elsewhere by then. */
+static int open_image(const struct job_request *req, struct stat *st)
+{
+    int flags = (req->mode == MODE_CHECK ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
+    int fd = open(req->vol->path, flags);
+
+    if (fd < 0) {
+        vr_error(VIR_ERR_OPERATION_FAILED, "the image '%s' cannot be opened: %s", req->vol->path,
+                 errno == ELOOP ? "it is a symbolic link" : g_strerror(errno));
+        return -1;
+    }
+    if (fstat(fd, st) < 0 || (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))) {
+        vr_error(VIR_ERR_OPERATION_FAILED, "'%s' is neither a file nor a block device", req->vol->path);
+        close(fd);
+        return -1;
+    }
+    fcntl(fd, F_SETFL, 0);
+    return fd;
+}
+
+static struct job *job_new(const struct job_request *req, const struct config *cfg, const struct stat *st)
+{
+    struct job *job = g_new0(struct job, 1);
+
+    job->mode = req->mode;
+    job->create_from = req->create_from;
+    job->refresh_source_pool = cfg->refresh_source_pool;
+    job->pool = g_strdup(req->vol->pool);
+    job->pool_path = g_strdup(req->vol->pool_path);
+    job->volume = g_strdup(req->vol->name);
+    job->path = g_strdup(req->vol->path);
+    job->owner = identity_caller();
+    job->dev = st->st_dev;
+    job->ino = st->st_ino;
+    job->size = st->st_size;
+    job->started = g_get_real_time() / G_USEC_PER_SEC;
+    g_strlcpy(job->phase, job->mode == MODE_UNDO ? "undo" : "check", sizeof(job->phase));
+    return job;
+}
+
+static bool conflict(const struct job *a, const struct job *b)
+{
+    return a->dev == b->dev && a->ino == b->ino && (a->mode != MODE_CHECK || b->mode != MODE_CHECK);
+}
+
+/* Enters the job in the table, if nothing that runs already stands against it. Reports. */
+static bool claim(struct job *job)
+{
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+    unsigned running = 0, create_from = 0;
+
+    for (GList *l = jobs; l; l = l->next) {
+        const struct job *other = l->data;
+
+        if (other->done)
+            continue;
+        if (conflict(job, other)) {
+            vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: job %u (%s) is working on it", job->volume,
+                     other->id, job_mode_name[other->mode]);
+            return false;
+        }
+        running++;
+        create_from += other->create_from;
+    }
+    if (running >= RUNNING_MAX) {
+        vr_error(VIR_ERR_OPERATION_FAILED, "%u repair jobs are running, no more are started at a time", running);
+        return false;
+    }
+    if (job->create_from && create_from >= CREATE_FROM_MAX) {
+        vr_error(VIR_ERR_OPERATION_FAILED,
+                 "%u repair jobs with a report volume are running, no more are started at a time", create_from);
+        return false;
+    }
+    /* Report files of an earlier daemon keep their names. */
+    if (last_id == 0)
+        last_id = events_last_id();
+    job->id = ++last_id;
+    jobs = g_list_prepend(jobs, job);
+    return true;
+}
+
+static void forget(struct job *job)
+{
+    g_mutex_lock(&lock);
+    jobs = g_list_remove(jobs, job);
+    g_mutex_unlock(&lock);
+    job_free(job);
+}
+
+struct job *job_start(const struct job_request *req, struct helper *helper)
+{
+    g_autofree char *error = NULL;
+    g_autoptr(Config) cfg = config_load(&error);
+    const char *format = req->opts && req->opts->format ? req->opts->format : req->vol->format;
+    struct spawn sp = {.cfg = cfg, .opts = req->opts, .report_fd = req->report_fd};
+    struct job *job;
+    struct stat st;
+    bool started;
+
+    if (!cfg) {
+        vr_error(VIR_ERR_CONF_SYNTAX, "%s", error);
+        return NULL;
+    }
+    if (!may_start(req, cfg, format))
+        return NULL;
+    sp.format = req->mode == MODE_UNDO ? "qcow2" : format;
+    sp.image_fd = open_image(req, &st);
+    if (sp.image_fd < 0)
+        return NULL;
+    job = job_new(req, cfg, &st);
+    if (!claim(job)) {
+        close(sp.image_fd);
+        job_free(job);
+        return NULL;
+    }
+    events_job_named(job);
+    sp.job = job;
+    started = spawn_helper(&sp, helper);
+    close(sp.image_fd);
+    if (!started) {
+        events_job_withdrawn(job);
+        forget(job);
+        return NULL;
+    }
+    g_mutex_lock(&lock);
+    job->pid = helper->pid;
+    g_mutex_unlock(&lock);
+    events_job_started(job);
+    return job;
+}
+
+/* ---- while it runs ---- */
+
+void job_progress(struct job *job, const char *phase, int percent)
+{
+    g_mutex_lock(&lock);
+    if (phase[0])
+        g_strlcpy(job->phase, phase, sizeof(job->phase));
+    job->percent = CLAMP(percent, job->percent, 100);
+    g_mutex_unlock(&lock);
+}
+
+static void abort_locked(struct job *job)
+{
+    if (job->pid > 0 && !job->abort_asked)
+        kill(job->pid, SIGTERM);
+    job->abort_asked = true;
+}
+
+void job_abort(struct job *job)
+{
+    g_mutex_lock(&lock);
+    abort_locked(job);
+    g_mutex_unlock(&lock);
+}
+
+int job_reap(struct job *job)
+{
+    siginfo_t info;
+    int status = 0;
+
+    /* Wait first, reap under the lock: so no signal can go to a process number that has a new owner. */
+    while (waitid(P_PID, job->pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+        ;
+    g_mutex_lock(&lock);
+    if (waitpid(job->pid, &status, 0) < 0)
+        status = 1 << 8;
+    job->pid = 0;
+    g_mutex_unlock(&lock);
+    return status;
+}
+
+static void drop_oldest_locked(void)
+{
+    unsigned kept = 0;
+
+    for (GList *l = jobs, *next; l; l = next) {
+        struct job *job = l->data;
+
+        next = l->next;
+        if (job->retired && ++kept > DONE_KEPT) {
+            jobs = g_list_delete_link(jobs, l);
+            job_free(job);
+        }
+    }
+}
+
+/* The report that a helper did not live to write. */
+static void report_death(const struct job *job, const struct relay_result *result)
+{
+    g_autofree char *text = json_crash_report(job, result->error, result->may_have_written);
+
+    vr_log("job %u (%s of '%s') died: %s", job->id, job_mode_name[job->mode], job->path, result->error);
+    events_write_report(job, text, strlen(text));
+}
+
+void job_finish(struct job *job, const struct relay_result *result)
+{
+    bool sane = g_str_equal(result->verdict, "clean") || g_str_equal(result->verdict, "repaired");
+
+    if (!result->reported)
+        report_death(job, result);
+    g_mutex_lock(&lock);
+    job->done = true;
+    job->exit_code = WIFEXITED(result->status) ? WEXITSTATUS(result->status) : 1;
+    g_strlcpy(job->verdict, result->verdict, sizeof(job->verdict));
+    g_mutex_unlock(&lock);
+
+    events_job_ended(job, sane && (job->mode == MODE_LEAKS || job->mode == MODE_ALL));
+
+    g_mutex_lock(&lock);
+    job->retired = true;
+    drop_oldest_locked();
+    g_mutex_unlock(&lock);
+}
+
+/* ---- for the control door ---- */
+
+static void append_attribute(GString *xml, const char *name, const char *value)
+{
+    g_autofree char *valid = value ? g_utf8_make_valid(value, -1) : NULL;
+    g_autofree char *escaped = valid ? g_markup_escape_text(valid, -1) : NULL;
+
+    if (escaped)
+        g_string_append_printf(xml, " %s='%s'", name, escaped);
+}
+
+static void append_job(GString *xml, const struct job *job)
+{
+    g_string_append_printf(xml, "  <job id='%u' mode='%s'", job->id, job_mode_name[job->mode]);
+    append_attribute(xml, "pool", job->pool);
+    append_attribute(xml, "volume", job->volume);
+    g_string_append_printf(xml, " state='%s' percent='%d'", job->done ? "done" : "running", job->percent);
+    if (job->done) {
+        append_attribute(xml, "verdict", job->verdict);
+        g_string_append_printf(xml, " exit-code='%d'", job->exit_code);
+    } else {
+        append_attribute(xml, "phase", job->phase);
+    }
+    g_string_append_printf(xml, " started='%" G_GINT64_FORMAT "'/>\n", job->started);
+}
+
+char *job_list_xml(const char *caller)
+{
+    GString *xml = g_string_new("<vol-repair-jobs>\n");
+
+    g_mutex_lock(&lock);
+    for (GList *l = jobs; l; l = l->next) {
+        const struct job *job = l->data;
+
+        if (identity_may_see(caller, job->owner))
+            append_job(xml, job);
+    }
+    g_mutex_unlock(&lock);
+    g_string_append(xml, "</vol-repair-jobs>\n");
+    return g_string_free(xml, FALSE);
+}
+
+bool job_abort_by_id(unsigned id, const char *caller, bool *sent)
+{
+    bool found = false;
+
+    g_mutex_lock(&lock);
+    for (GList *l = jobs; l && !found; l = l->next) {
+        struct job *job = l->data;
+
+        if (job->id != id || !identity_may_see(caller, job->owner))
+            continue;
+        found = true;
+        *sent = job->pid > 0;
+        abort_locked(job);
+    }
+    g_mutex_unlock(&lock);
+    return found;
+}

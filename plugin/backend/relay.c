@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * relay.c: reads what a helper says, keeps the job table up to date, and passes it on to the client.
+ *
+ * The helper is always read at once, so a client that reads slowly, or not at all, holds up neither the
+ * repair nor the daemon: progress that such a client has no room for is left out. Start and report are kept.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+#define LINE_MAX_BYTES (64u * 1024 * 1024) /* the report is one line */
+#define CLIENT_BACKLOG (16u * 1024)        /* a client this far behind gets no more progress */
+
+struct state {
+    struct relay *relay;
+    struct relay_result *result;
+    GString *in;   /* the helper's unfinished line */
+    GString *rest; /* what the client has not taken */
+    char last_error[1024]; /* last line on standard error */
+    bool broken;           /* the helper does not keep to the contract */
+    bool client_gone;
+    bool started;
+};
+
+static void take_report(struct state *s, const char *line, size_t len)
+{
+    struct relay_result *r = s->result;
+    char accel[16] = "";
+    bool changed = true;
+
+    json_find_string(line, len, "verdict", r->verdict, sizeof(r->verdict));
+    json_find_string(line, len, "error", r->error, sizeof(r->error));
+    json_find_string(line, len, "accel", accel, sizeof(accel));
+    json_find_bool(line, len, "image-changed", &changed);
+    r->reported = r->verdict[0] != '\0';
+    r->never_began = !changed && g_str_equal(accel, "none") &&
+                     (g_str_equal(r->verdict, "refused") || g_str_equal(r->verdict, "failed"));
+}
+
+/* line ends with its newline. */
+static void take_line(struct state *s, const char *line, size_t len)
+{
+    struct relay *relay = s->relay;
+    char event[16] = "", phase[16] = "";
+    int percent = 0;
+
+    json_find_string(line, len, "event", event, sizeof(event));
+    if (g_str_equal(event, "progress")) {
+        json_find_string(line, len, "phase", phase, sizeof(phase));
+        json_find_int(line, len, "percent", &percent);
+        if (g_str_equal(phase, "commit") || g_str_equal(phase, "undo"))
+            s->result->may_have_written = true;
+        job_progress(relay->job, phase, percent);
+        if (relay->on_progress)
+            relay->on_progress(relay->opaque, CLAMP(percent, 0, 100));
+        if (s->rest->len > CLIENT_BACKLOG)
+            return;
+    } else if (g_str_equal(event, "start")) {
+        s->started = true;
+    } else if (g_str_equal(event, "report")) {
+        take_report(s, line, len);
+    }
+    if (relay->client_fd >= 0 && !s->client_gone)
+        g_string_append_len(s->rest, line, len);
+}
+
+static void take_output(struct state *s, const char *data, size_t len)
+{
+    const char *newline;
+    size_t from = s->in->len, done = 0;
+
+    if (s->broken)
+        return;
+    g_string_append_len(s->in, data, len);
+    while ((newline = memchr(s->in->str + from, '\n', s->in->len - from))) {
+        size_t end = newline + 1 - s->in->str;
+
+        take_line(s, s->in->str + done, end - done);
+        done = from = end;
+    }
+    g_string_erase(s->in, 0, done);
+    if (s->in->len > LINE_MAX_BYTES) {
+        s->broken = true;
+        g_string_truncate(s->in, 0);
+        job_abort(s->relay->job);
+    }
+}
+
+/* Keeps the last whole line, without the program's prefix. */
+static void take_error_output(struct state *s, char *data)
+{
+    char *line = g_strchomp(data), *newline = strrchr(line, '\n');
+
+    if (newline)
+        line = newline + 1;
+    if (g_str_has_prefix(line, "vol-repair: "))
+        line += strlen("vol-repair: ");
+    if (line[0])
+        g_strlcpy(s->last_error, line, sizeof(s->last_error));
+}
+
+/* False at the end of the file. */
+static bool read_helper(struct state *s, int fd, bool is_error)
+{
+    char buffer[64 * 1024];
+    ssize_t n = read(fd, buffer, sizeof(buffer) - 1);
+
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    if (n == 0)
+        return false;
+    buffer[n] = '\0';
+    if (is_error)
+        take_error_output(s, buffer);
+    else
+        take_output(s, buffer, n);
+    return true;
+}
+
+/* False when the client is gone. */
+static bool write_client(int fd, GString *rest)
+{
+    ssize_t n = rest->len ? write(fd, rest->str, rest->len) : 0;
+
+    if (n < 0)
+        return errno == EINTR || errno == EAGAIN;
+    g_string_erase(rest, 0, n);
+    return true;
+}
+
+/* The reading end of the client's pipe is closed when its stream ends, however that comes about. */
+static bool serve_client(int fd, GString *rest, short events)
+{
+    if (events & (POLLERR | POLLHUP | POLLNVAL))
+        return false;
+    return !(events & POLLOUT) || write_client(fd, rest);
+}
+
+static void explain_death(struct state *s)
+{
+    struct relay_result *r = s->result;
+
+    g_strlcpy(r->verdict, "failed", sizeof(r->verdict));
+    if (s->last_error[0])
+        g_strlcpy(r->error, s->last_error, sizeof(r->error));
+    else if (WIFSIGNALED(r->status))
+        snprintf(r->error, sizeof(r->error), "the repair program was killed by signal %d", WTERMSIG(r->status));
+    else
+        snprintf(r->error, sizeof(r->error), "the repair program ended with status %d and no report",
+                 WEXITSTATUS(r->status));
+    r->never_began = !s->started;
+}
+
+static void pump(struct state *s)
+{
+    struct relay *relay = s->relay;
+    struct pollfd fds[3] = {
+        {.fd = relay->helper.out, .events = POLLIN},
+        {.fd = relay->helper.err, .events = POLLIN},
+        {.fd = relay->client_fd},
+    };
+
+    while (fds[0].fd >= 0) {
+        fds[2].events = s->rest->len ? POLLOUT : 0;
+        if (poll(fds, 3, -1) < 0)
+            continue;
+        if (fds[1].revents && !read_helper(s, fds[1].fd, true))
+            fds[1].fd = -1;
+        if (fds[0].revents && !read_helper(s, fds[0].fd, false))
+            fds[0].fd = -1;
+        if (fds[2].revents && !serve_client(fds[2].fd, s->rest, fds[2].revents)) {
+            s->client_gone = true;
+            fds[2].fd = -1;
+            g_string_truncate(s->rest, 0);
+            job_abort(relay->job);
+        }
+    }
+    /* What is left of the error output is short and there already: the program has closed both. */
+    fcntl(relay->helper.err, F_SETFL, O_NONBLOCK);
+    if (fds[1].fd >= 0)
+        read_helper(s, fds[1].fd, true);
+}
+
+void relay_run(struct relay *relay, struct relay_result *result, GString *rest)
+{
+    struct state s = {.relay = relay, .result = result, .in = g_string_new(NULL), .rest = rest};
+
+    memset(result, 0, sizeof(*result));
+    fcntl(relay->helper.out, F_SETFL, O_NONBLOCK);
+    if (relay->client_fd >= 0)
+        fcntl(relay->client_fd, F_SETFL, O_NONBLOCK);
+    pump(&s);
+    result->status = job_reap(relay->job);
+    close(relay->helper.out);
+    close(relay->helper.err);
+    if (!result->reported)
+        explain_death(&s);
+    g_string_free(s.in, TRUE);
+    if (s.client_gone) {
+        close(relay->client_fd);
+        relay->client_fd = -1;
+    }
+}
+
+void relay_drain(struct relay *relay, GString *rest)
+{
+    struct pollfd fd = {.fd = relay->client_fd, .events = POLLOUT};
+
+    if (relay->client_fd < 0)
+        return;
+    while (rest->len > 0) {
+        if (poll(&fd, 1, -1) < 0)
+            continue;
+        if (!serve_client(fd.fd, rest, fd.revents))
+            break;
+    }
+    close(relay->client_fd);
+    relay->client_fd = -1;
+}

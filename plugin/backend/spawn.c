@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * spawn.c: starts `vol-repair` with nothing of the daemon's but what it needs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+/* Descriptors in the helper. Ours are moved above these first, so that no dup2 covers another's source. */
+enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5 };
+
+/* The daemon's environment says nothing to the helper but these. */
+static const char *const passed_on[] = {"PATH",   "HOME",     "USER",           "LOGNAME",        "TMPDIR", "LANG",
+                                        "LC_ALL", "LC_CTYPE", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"};
+
+static char **make_environment(void)
+{
+    GPtrArray *env = g_ptr_array_new();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(passed_on); i++) {
+        const char *value = g_getenv(passed_on[i]);
+
+        if (value)
+            g_ptr_array_add(env, g_strdup_printf("%s=%s", passed_on[i], value));
+    }
+    g_ptr_array_add(env, NULL);
+    return (char **)g_ptr_array_free(env, FALSE);
+}
+
+/* After the format, option or configuration decides; the option wins. */
+static void add_settings(GPtrArray *args, const struct spawn *sp)
+{
+    const struct job_options *opts = sp->opts;
+    unsigned timeout = opts && opts->timeout >= 0 ? (unsigned)opts->timeout : sp->cfg->timeout;
+
+    g_ptr_array_add(args, g_strdup_printf("--accel=%s", opts && opts->accel ? opts->accel : sp->cfg->accel));
+    g_ptr_array_add(args, g_strdup_printf("--memory=%s", opts && opts->memory ? opts->memory : sp->cfg->memory));
+    g_ptr_array_add(args, g_strdup_printf("--timeout=%u", timeout));
+    if (opts && opts->max_messages >= 0)
+        g_ptr_array_add(args, g_strdup_printf("--max-messages=%d", opts->max_messages));
+    if (opts && opts->undo) {
+        g_autofree char *dir = config_undo_dir();
+
+        g_ptr_array_add(args, g_strdup_printf("--undo=%s/%s", dir, opts->undo));
+    }
+}
+
+static char **make_arguments(const struct spawn *sp)
+{
+    GPtrArray *args = g_ptr_array_new();
+
+    g_ptr_array_add(args, g_strdup("vol-repair"));
+    g_ptr_array_add(args, g_strdup_printf("--mode=%s", job_mode_name[sp->job->mode]));
+    g_ptr_array_add(args, g_strdup("--stream"));
+    g_ptr_array_add(args, g_strdup_printf("--image-fd=%d", HELPER_IMAGE_FD));
+    g_ptr_array_add(args, g_strdup("-f"));
+    g_ptr_array_add(args, g_strdup(sp->format));
+    add_settings(args, sp);
+    if (sp->report_fd >= 0)
+        g_ptr_array_add(args, g_strdup_printf("--report-fd=%d", HELPER_REPORT_FD));
+    else if (sp->job->event_path)
+        g_ptr_array_add(args, g_strdup_printf("--report=%s", sp->job->event_path));
+    g_ptr_array_add(args, g_strdup("--"));
+    g_ptr_array_add(args, g_strdup(sp->job->path));
+    g_ptr_array_add(args, NULL);
+    return (char **)g_ptr_array_free(args, FALSE);
+}
+
+/* fds: standard output, standard error, image, report (may be -1). */
+static int run(const char *program, char **argv, char **envp, const int fds[4], pid_t *pid)
+{
+    static const int targets[4] = {STDOUT_FILENO, STDERR_FILENO, HELPER_IMAGE_FD, HELPER_REPORT_FD};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int rc = posix_spawn_file_actions_init(&actions);
+
+    if (rc != 0)
+        return rc;
+    rc = posix_spawnattr_init(&attr);
+    if (rc == 0) {
+        sigemptyset(&none);
+        sigfillset(&all);
+        posix_spawnattr_setsigmask(&attr, &none);
+        posix_spawnattr_setsigdefault(&attr, &all);
+        posix_spawnattr_setpgroup(&attr, 0);
+        posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+        rc = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+        for (int i = 0; rc == 0 && i < 4; i++) {
+            if (fds[i] >= 0)
+                rc = posix_spawn_file_actions_adddup2(&actions, fds[i], targets[i]);
+        }
+        /* libvirt's daemons leave descriptors open across exec. */
+        if (rc == 0)
+            rc = posix_spawn_file_actions_addclosefrom_np(&actions, HELPER_FD_COUNT - (fds[3] < 0));
+        if (rc == 0)
+            rc = posix_spawn(pid, program, &actions, &attr, argv, envp);
+        posix_spawnattr_destroy(&attr);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    return rc;
+}
+
+static void close_all(int *fds, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (fds[i] >= 0)
+            close(fds[i]);
+    }
+}
+
+/* fds as run() wants them, all of our own, above the helper's numbers; errno on failure. */
+static bool prepare_fds(const struct spawn *sp, const int out[2], const int err[2], int fds[4])
+{
+    const int from[4] = {out[1], err[1], sp->image_fd, sp->report_fd};
+
+    for (int i = 0; i < 4; i++)
+        fds[i] = -1;
+    for (int i = 0; i < 4; i++) {
+        if (from[i] < 0)
+            continue;
+        fds[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 10);
+        if (fds[i] < 0) {
+            int saved = errno;
+
+            close_all(fds, 4);
+            errno = saved;
+            return false;
+        }
+    }
+    return true;
+}
+
+bool spawn_helper(const struct spawn *sp, struct helper *helper)
+{
+    g_auto(GStrv) argv = make_arguments(sp), envp = make_environment();
+    int out[2] = {-1, -1}, err[2] = {-1, -1}, fds[4], rc;
+
+    if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 || !prepare_fds(sp, out, err, fds)) {
+        rc = errno;
+    } else {
+        rc = run(sp->cfg->helper, argv, envp, fds, &helper->pid);
+        close_all(fds, 4);
+    }
+    close_all(&out[1], 1);
+    close_all(&err[1], 1);
+    if (rc != 0) {
+        close_all(out, 1);
+        close_all(err, 1);
+        vr_error(VIR_ERR_OPERATION_FAILED, "the program '%s' cannot be started: %s", sp->cfg->helper, g_strerror(rc));
+        return false;
+    }
+    helper->out = out[0];
+    helper->err = err[0];
+    return true;
+}

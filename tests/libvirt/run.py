@@ -1,0 +1,81 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Runs the tests that need a libvirtd: one line each, and a countable line at the end.
+"""run.py [--build DIR] [WORD...]: the tests whose file or name contains one of the words; all of them without."""
+import argparse
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+TEST_SECONDS = 180
+
+
+def find_tests(words):
+    """(name, function) of each test, file by file, in the order of the file."""
+    tests = []
+    for path in sorted(HERE.glob('test_*.py')):
+        module = importlib.import_module(path.stem)
+        names = [name for name in vars(module) if name.startswith('test_')]
+        tests += [(f'{path.stem[5:]}.{name[5:]}', getattr(module, name)) for name in names]
+    return [t for t in tests if not words or any(word in t[0] for word in words)]
+
+
+def out_of_time(*_):
+    raise TimeoutError(f'not done after {TEST_SECONDS} seconds')
+
+
+def run_one(function, build, skip_class):
+    """('passed' | 'failed' | 'skipped', details)"""
+    from common import Context
+    tmp = tempfile.mkdtemp(prefix='vol-repair-test-')
+    os.chmod(tmp, 0o755)
+    signal.alarm(TEST_SECONDS)
+    try:
+        function(Context(build, tmp))
+        return 'passed', ''
+    except skip_class as e:
+        return 'skipped', str(e)
+    except Exception:
+        return 'failed', traceback.format_exc()
+    finally:
+        signal.alarm(0)
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--build', default=os.environ.get('BUILD_DIR', 'build'))
+    parser.add_argument('words', nargs='*')
+    args = parser.parse_args()
+    try:
+        import libvirt
+    except ImportError:
+        print('0 passed, 0 failed, 1 skipped: python3-libvirt is not installed')
+        return 77
+    from common import Skip
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+    for name, function in find_tests(args.words):
+        started = time.monotonic()
+        result, details = run_one(function, args.build, Skip)
+        counts[result] += 1
+        print(f'{result:7} {name} ({time.monotonic() - started:.1f} s)' + (f': {details}' if result == 'skipped' else ''))
+        if result == 'failed':
+            print('    ' + details.replace('\n', '\n    '))
+        sys.stdout.flush()
+    print('{passed} passed, {failed} failed, {skipped} skipped'.format(**counts))
+    return 1 if counts['failed'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The control door: capabilities, jobs, abort, option tokens, and requests that are none.
+import xml.etree.ElementTree as ElementTree
+
+import libvirt
+
+from common import StreamJob, connection, control, expect_error, jobs, repair, volume, wait_for_state
+
+OPTIONS = '''<vol-repair request='options'><format>qcow2</format><accel>process</accel><memory unit='MiB'>300</memory>
+  <timeout>7</timeout><max-messages>5</max-messages><undo>before-upgrade.undo</undo></vol-repair>'''
+
+
+def disk(lab, name='disk.qcow2'):
+    done = lab.virsh('vol-create-as', 'default', name, '1M', '--format', 'qcow2')
+    assert done.returncode == 0, done.stderr
+
+
+def token_of(conn, request):
+    answer = ElementTree.fromstring(control(conn, request))
+    assert answer.tag == 'vol-repair-options'
+    return int(answer.get('token'))
+
+
+def test_capabilities(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        answer = ElementTree.fromstring(control(conn, "<vol-repair request='capabilities'/>"))
+        assert answer.tag == 'vol-repair' and answer.get('version')
+        assert [m.get('name') for m in answer.findall('modes/mode')] == ['check', 'leaks', 'all', 'undo']
+        assert [p.get('name') for p in answer.findall('pools/type')] == ['dir', 'fs', 'netfs']
+        assert [d.get('name') for d in answer.findall('doors/door')] == ['stream', 'create', 'control', 'events']
+        assert answer.find('helper').attrib == {'path': str(t.script('clean')), 'usable': 'yes'}
+
+
+def test_capabilities_by_stock_virsh(t):
+    request = t.tmp / 'request.xml'
+    request.write_text("<vol-repair request='capabilities'/>")
+    with t.lab('clean') as lab:
+        done = lab.virsh('find-storage-pool-sources', 'dir', str(request))
+        assert done.returncode == 0 and "<door name='stream'/>" in done.stdout, done.stderr
+
+
+def test_not_a_request(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        for text in (None, '', '<source/>', 'volume'):
+            message = expect_error(libvirt.VIR_ERR_NO_SUPPORT, control, conn, text)
+            assert 'does not support source discovery' in message, message
+        # Other types are libvirt's own business.
+        expect_error(libvirt.VIR_ERR_NO_SUPPORT, conn.findStoragePoolSources, 'fs', "<vol-repair request='jobs'/>", 0)
+
+
+def test_bad_requests(t):
+    deep = '<vol-repair request="options">' + '<format>' * 2000 + '</format>' * 2000 + '</vol-repair>'
+    bomb = '<!DOCTYPE vol-repair [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><vol-repair request="options"><undo>&b;</undo></vol-repair>'
+    outside = '<!DOCTYPE vol-repair SYSTEM "http://127.0.0.1:1/x"><vol-repair request="jobs"/>'
+    requests = [
+        '<vol-repair/>', '<vol-repair request=""/>', '<vol-repair request="format-disk"/>', '<vol-repair request="jobs"',
+        '<vol-repair request="jobs" all="yes"/>', '<vol-repair request="jobs" job="1"/>', '<vol-repair request="jobs"><x/></vol-repair>',
+        '<vol-repair request="abort"/>', '<vol-repair request="abort" job="-1"/>', '<vol-repair request="abort" job="x"/>',
+        '<vol-repair request="abort" job="99999999999999999999"/>', '<x><vol-repair request="jobs"/></x>',
+        '<vol-repair request="jobs"/>' + 'x' * 70000, '<vol-repair request="jobs">' + ' ' * 70000 + '</vol-repair>', deep, bomb, outside,
+    ]
+    for option in ('<format>raw</format>', '<format/>', '<accel>magic</accel>', '<memory>-1</memory>', '<memory>lots</memory>',
+                   "<memory unit='pound'>1</memory>", "<memory unit='MiB' x='1'>1</memory>", '<memory>99999999999999999999</memory>',
+                   '<timeout>-1</timeout>', '<timeout>1e3</timeout>', '<timeout>86401</timeout>', '<max-messages>1.5</max-messages>',
+                   '<undo>../x</undo>', '<undo>/etc/passwd</undo>', '<undo>..</undo>', '<undo>.hidden</undo>', '<undo></undo>',
+                   '<format>qcow2</format><format>qcow2</format>', '<helper>/bin/sh</helper>', "<timeout unit='s'>1</timeout>",
+                   '<undo><b/>x</undo>', f'<undo>{"x" * 300}</undo>'):
+        requests.append(f"<vol-repair request='options'>{option}</vol-repair>")
+    with t.lab('clean') as lab, connection(lab) as conn:
+        for request in requests:
+            expect_error(libvirt.VIR_ERR_XML_ERROR, control, conn, request)
+        assert jobs(conn) == []
+
+
+def test_options_reach_the_program(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        disk(lab)
+        argv = repair(conn, 'disk.qcow2', 'all', token_of(conn, OPTIONS))['argv']
+        assert {'--accel=process', '--memory=300M', '--timeout=7', '--max-messages=5'} <= set(argv), argv
+        undo = [a for a in argv if a.startswith('--undo=')]
+        assert len(undo) == 1 and undo[0].endswith('/lib/vol-repair/undo/before-upgrade.undo'), argv
+        empty = repair(conn, 'disk.qcow2', 'all', token_of(conn, "<vol-repair request='options'/>"))['argv']
+        plain = repair(conn, 'disk.qcow2', 'all')['argv']
+        assert [a for a in empty if '--report' not in a] == [a for a in plain if '--report' not in a]
+
+
+def test_token_is_good_once_on_any_connection(t):
+    with t.lab('clean') as lab, connection(lab) as conn, connection(lab) as other:
+        disk(lab)
+        token = token_of(conn, OPTIONS)
+        assert repair(other, 'disk.qcow2', 'check', token)['verdict'] == 'clean'
+        expect_error(libvirt.VIR_ERR_INVALID_ARG, repair, conn, 'disk.qcow2', 'check', token)
+        expect_error(libvirt.VIR_ERR_INVALID_ARG, repair, conn, 'disk.qcow2', 'check', 1)
+
+
+def test_tokens_are_bounded(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        for _ in range(64):
+            token_of(conn, OPTIONS)
+        expect_error(libvirt.VIR_ERR_OPERATION_FAILED, control, conn, OPTIONS)
+
+
+def test_format_by_request_where_libvirt_sees_raw(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        (lab.pool_dir / 'broken.qcow2').write_bytes(b'\0' * 65536)
+        lab.virsh('pool-refresh', 'default')
+        text = expect_error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED, repair, conn, 'broken.qcow2', 'check')
+        assert "format 'raw'" in text, text
+        argv = repair(conn, 'broken.qcow2', 'check', token_of(conn, OPTIONS))['argv']
+        assert argv[argv.index('-f') + 1] == 'qcow2'
+
+
+def test_jobs_and_abort(t):
+    with t.lab('slow') as lab, connection(lab) as conn:
+        disk(lab)
+        job = StreamJob(conn, volume(conn, 'disk.qcow2'), 'all')
+        assert job.until('progress')
+        running = wait_for_state(conn, 'running')
+        assert (running['mode'], running['pool'], running['volume']) == ('all', 'default', 'disk.qcow2'), running
+        assert running['phase'] == 'check' and 0 <= int(running['percent']) <= 100 and int(running['started']) > 1600000000
+        answer = control(conn, f"<vol-repair request='abort' job='{running['id']}'/>")
+        assert answer.strip() == f"<vol-repair-abort job='{running['id']}' result='sent'/>", answer
+        report = job.report()
+        assert (report['verdict'], report['error']) == ('failed', 'aborted'), report
+        done = wait_for_state(conn, 'done')
+        assert (done['id'], done['verdict'], done['exit-code']) == (running['id'], 'failed', '1'), done
+        assert "result='done'" in control(conn, f"<vol-repair request='abort' job='{running['id']}'/>")
+        expect_error(libvirt.VIR_ERR_INVALID_ARG, control, conn, "<vol-repair request='abort' job='4711'/>")
+
+
+def test_only_recent_jobs_are_listed(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        disk(lab)
+        for _ in range(70):
+            assert repair(conn, 'disk.qcow2', 'check')['verdict'] == 'clean'
+        wait_for_state(conn, 'done')
+        listed = [int(j['id']) for j in jobs(conn)]
+        assert listed == list(range(70, 6, -1)), listed
+        assert len(list(lab.reports_dir.glob('job-*.json'))) == 64
+
+
+def test_read_only_connection_is_refused(t):
+    with t.lab('clean') as lab:
+        disk(lab)
+        conn = libvirt.openReadOnly(lab.uri)
+        expect_error(libvirt.VIR_ERR_OPERATION_DENIED, control, conn, "<vol-repair request='jobs'/>")
+        expect_error(libvirt.VIR_ERR_OPERATION_DENIED, repair, conn, 'disk.qcow2', 'check')
+        conn.close()

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Whatever is wrong with the extension: the daemon starts, its pools work, and the log says why repair is off.
+import os
+import subprocess
+
+import libvirt
+
+from common import MAGIC, connection, control, expect_error, repair, volume
+
+CAPABILITIES = "<vol-repair request='capabilities'/>"
+
+# In the place of a function of libvirt's own, as another libvirt might have it.
+INTERPOSED = '''
+int virStorageBackendVolWipeLocal(void *pool, void *vol, unsigned int algorithm, unsigned int flags);
+int virStorageBackendVolWipeLocal(void *pool, void *vol, unsigned int algorithm, unsigned int flags)
+{
+    (void)pool; (void)vol; (void)algorithm; (void)flags;
+    return -1;
+}
+'''
+
+
+def check_stock(lab, reason):
+    """The pools are libvirt's own, repair is off, and the log has the reason."""
+    with connection(lab) as conn:
+        pool = conn.storagePoolLookupByName('default')
+        assert pool.isActive()
+        pool.createXML("<volume><name>a.qcow2</name><capacity>1048576</capacity>"
+                       "<target><format type='qcow2'/></target></volume>", 0)
+        expect_error(libvirt.VIR_ERR_NO_SUPPORT, control, conn, CAPABILITIES)
+        before = os.stat(lab.pool_dir / 'a.qcow2')
+        try:
+            assert repair(conn, 'a.qcow2', 'all') is None
+        except libvirt.libvirtError as e:
+            assert e.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR, e
+        assert os.stat(lab.pool_dir / 'a.qcow2').st_mtime_ns == before.st_mtime_ns
+        volume(conn, 'a.qcow2').delete(0)
+    log = lab.log()
+    assert 'repair is off' in log and reason in log, log[-2000:]
+
+
+def test_real_code_missing(t):
+    lab = t.lab('clean')
+    lab.real_code.unlink()
+    with lab:
+        check_stock(lab, 'No such file')
+
+
+def test_real_code_truncated(t):
+    lab = t.lab('clean')
+    os.truncate(lab.real_code, 5000)
+    with lab:
+        check_stock(lab, 'is damaged')
+
+
+def test_real_code_empty(t):
+    lab = t.lab('clean')
+    os.truncate(lab.real_code, 0)
+    with lab:
+        check_stock(lab, 'file too short')
+
+
+def test_real_code_garbage(t):
+    lab = t.lab('clean')
+    data = bytearray(lab.real_code.read_bytes())
+    data[4096:] = bytes(0xff for _ in data[4096:])
+    lab.real_code.write_bytes(data)
+    with lab:
+        check_stock(lab, 'is damaged')
+
+
+def test_real_code_unresolved_symbol(t):
+    lab = t.lab('clean')
+    source = 'int gone(void); int vol_repair_backend_init(void *s); int vol_repair_backend_init(void *s) { (void)s; return gone(); }'
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', lab.real_code], input=source, text=True, check=True)
+    with lab:
+        check_stock(lab, 'undefined symbol: gone')
+
+
+def test_real_code_without_entry(t):
+    lab = t.lab('clean')
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', lab.real_code], input='int nothing;', text=True, check=True)
+    with lab:
+        check_stock(lab, 'undefined symbol: vol_repair_backend_init')
+
+
+def test_table_mismatch(t):
+    preload = t.tmp / 'interposed.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', preload], input=INTERPOSED, text=True, check=True)
+    with t.lab('clean', daemon_env={'LD_PRELOAD': str(preload)}) as lab:
+        check_stock(lab, 'is not virStorageBackendVolWipeLocal')
+
+
+def test_version_gate(t):
+    with t.lab('clean', settings={'newest_libvirt': '8000000'}) as lab:
+        check_stock(lab, 'is newer than newest_libvirt = 8000000')
+
+
+def test_configuration_unreadable(t):
+    with t.lab('clean', settings={'no_such_key': '1'}) as lab:
+        check_stock(lab, 'is not \'key = value\' with a known key')
+
+
+def test_configuration_breaks_later(t):
+    with t.lab('clean') as lab:
+        with connection(lab) as conn:
+            lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
+            lab.configure(helper=str(t.script('clean')), timeout='soon')
+            text = expect_error(libvirt.VIR_ERR_CONF_SYNTAX, repair, conn, 'a.qcow2', 'check')
+            assert 'line ' in text and str(lab.conf) in text, text
+            lab.configure(helper=str(t.script('clean')))
+            assert repair(conn, 'a.qcow2', 'check')['verdict'] == 'clean'
+
+
+def test_helper_missing(t):
+    with t.lab('clean') as lab:
+        lab.configure(helper=str(t.tmp / 'nowhere'))
+        with connection(lab) as conn:
+            lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
+            text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, repair, conn, 'a.qcow2', 'all')
+            assert 'cannot be started: No such file or directory' in text, text
+            assert "usable='no'" in control(conn, CAPABILITIES)
+            assert not list(lab.reports_dir.glob('*')), 'a report of a job that never was'
+            assert conn.storagePoolLookupByName('default').refresh(0) == 0
+        assert 'cannot be started' in lab.log()
+
+
+def test_switched_off(t):
+    with t.lab('clean', settings={'enabled': '0'}) as lab:
+        with connection(lab) as conn:
+            lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
+            expect_error(libvirt.VIR_ERR_NO_SUPPORT, control, conn, CAPABILITIES)
+            text = expect_error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED, repair, conn, 'a.qcow2', 'all')
+            assert 'switched off' in text, text
+
+
+def test_other_backends_and_capabilities_as_stock(t):
+    """One file in the directory, and yet every backend; and no type twice in the capabilities."""
+    with t.lab('clean') as lab:
+        stock = t.lab('clean')
+        stock.daemon_env['LIBVIRT_STORAGE_BACKEND_DIR'] = '/usr/lib/x86_64-linux-gnu/libvirt/storage-backend'
+        with stock:
+            ours, theirs = (x.virsh('pool-capabilities').stdout for x in (lab, stock))
+        assert "<pool type='logical' supported='yes'>" in ours
+        assert ours == theirs
+
+
+def test_stub_needs_libc_alone(t):
+    stub = t.build / 'plugin' / 'backend' / 'libvirt_storage_backend_fs.so'
+    dynamic = subprocess.run(['readelf', '-d', stub], stdout=subprocess.PIPE, text=True, check=True).stdout
+    needed = [line.split('[')[1].rstrip(']') for line in dynamic.splitlines() if '(NEEDED)' in line]
+    assert needed == ['libc.so.6'], needed
+    symbols = subprocess.run(['nm', '-D', '--defined-only', stub], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert [line.split()[-1] for line in symbols.splitlines()] == ['virStorageBackendFsRegister'], symbols
+
+
+def test_offset_is_not_ours(t):
+    """Near the magic range, but not in it: an ordinary download, with libvirt's own answer."""
+    with t.lab('clean') as lab:
+        with connection(lab) as conn:
+            lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
+            for offset in (MAGIC - 1, MAGIC + 0x10000):
+                stream = conn.newStream()
+                expect_error(libvirt.VIR_ERR_SYSTEM_ERROR, volume(conn, 'a.qcow2').download, stream, offset, 0, 0)
