@@ -1,0 +1,192 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""suites.py: runs every test suite, one after the other, and adds up what they say. Called by `./run test`."""
+import argparse
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / 'build' / 'test-logs'
+COUNT = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped\b')
+UNDER_KVM = re.compile(r'\b(\d+) ran under KVM\b')
+SKIP = re.compile(r'^\s*(?:\w+: )?(?:SKIP|skipped)\b:?\s+(.*\S)')
+CMOCKA = re.compile(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)')
+
+
+@dataclasses.dataclass
+class Suite:
+    """One line of the table. {py} and {build}, {clang}, {asan} in the command are replaced."""
+    name: str
+    command: str
+    quick: bool = True     # also part of --quick
+    kvm: bool = False      # every test of it runs under KVM
+    timeout: int = 600     # seconds
+    unit: bool = False     # a meson run: counted from its log, not from a last line
+
+
+# Every meson test but those that have a line of their own below.
+UNIT = 'meson test -C {build} --no-rebuild --no-suite hostile --no-suite cases --no-suite libvirt'
+CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/vmm/vol-repair --accel {accel} --cache build/case-cache'
+
+SUITES = [
+    Suite('gate', '{py} tests/gate.py'),
+    Suite('docs', '{py} tests/docs.py --build {build}'),
+    Suite('unit, gcc + sanitizers', UNIT.format(build='{asan}'), unit=True),
+    Suite('unit, gcc', UNIT.format(build='{build}'), unit=True),
+    Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),
+    Suite('cases, sanitizers, process', CASES.format(build='{asan}', accel='process')),
+    Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True),
+    Suite('cases, clang, kvm', CASES.format(build='{clang}', accel='kvm'), kvm=True, quick=False),
+    Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
+    Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
+    Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
+    Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
+    Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=True),
+]
+
+
+@dataclasses.dataclass
+class Outcome:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    kvm: int = 0
+    seconds: float = 0.0
+    reasons: list = dataclasses.field(default_factory=list)
+    trouble: str = ''      # why the suite failed as a whole
+
+
+def run_command(suite, log):
+    """Returns the exit status, or None where the time was over. What the suite started ends with it."""
+    names = {'py': '/usr/bin/python3', 'build': 'build/release', 'asan': 'build/sanitize', 'clang': 'build/clang-release'}
+    env = dict(os.environ, ASAN_OPTIONS='abort_on_error=0:exitcode=99', UBSAN_OPTIONS='print_stacktrace=1')
+    with open(log, 'wb') as out:
+        child = subprocess.Popen(suite.command.format(**names).split(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=subprocess.STDOUT, env=env, start_new_session=True)
+        try:
+            return child.wait(suite.timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            end_session(child)
+
+
+def end_session(child):
+    """First asks, so that private daemons are taken down in order; then insists."""
+    for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+        if child.poll() is not None:
+            return
+        os.killpg(child.pid, number)
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def count_unit(suite, outcome):
+    """Adds up cmocka's own counts from meson's log; a program that printed none counts as one test."""
+    path = ROOT / suite.command.split('-C ')[1].split()[0].format(
+        build='build/release', asan='build/sanitize', clang='build/clang-release') / 'meson-logs' / 'testlog.json'
+    for line in path.read_text(errors='replace').splitlines():
+        test = json.loads(line)
+        found = {'PASSED': 0, 'FAILED': 0, 'SKIPPED': 0}
+        for text in (test.get('stdout', '') + '\n' + test.get('stderr', '')).splitlines():
+            if match := CMOCKA.match(text):
+                found[match[1]] += int(match[2])
+            elif match := COUNT.match(text):
+                for key, number in zip(('PASSED', 'FAILED', 'SKIPPED'), match.groups()):
+                    found[key] += int(number)
+        good, skipped = test['result'] in ('OK', 'EXPECTEDFAIL'), test['result'] == 'SKIP'
+        if not any(found.values()) or (not good and not skipped and not found['FAILED']):
+            found['PASSED' if good else 'SKIPPED' if skipped else 'FAILED'] += 1
+        outcome.passed += found['PASSED']
+        outcome.failed += found['FAILED']
+        outcome.skipped += found['SKIPPED']
+        if found['SKIPPED']:
+            outcome.reasons.append(f"{test['name']}: {found['SKIPPED']} skipped, see the log")
+
+
+def count_lines(suite, lines, outcome):
+    last = COUNT.match(lines[-1]) if lines else None
+    if not last:
+        outcome.trouble = 'ended without a line "N passed, N failed, N skipped"'
+        return
+    outcome.passed, outcome.failed, outcome.skipped = map(int, last.groups())
+    outcome.reasons = [m[1] for m in map(SKIP.match, lines) if m]
+    if outcome.skipped and not outcome.reasons:
+        outcome.trouble = 'skipped tests without saying why'
+    kvm = [int(m[1]) for m in map(UNDER_KVM.search, lines) if m]
+    outcome.kvm = sum(kvm) if kvm else (outcome.passed + outcome.failed) * suite.kvm
+
+
+def run_suite(suite):
+    log = LOGS / (re.sub(r'[^a-z0-9]+', '-', suite.name) + '.log')
+    outcome, begin = Outcome(), time.monotonic()
+    status = run_command(suite, log)
+    outcome.seconds = time.monotonic() - begin
+    lines = log.read_text(errors='replace').rstrip().splitlines()
+    if status is None:
+        outcome.trouble = f'did not end within {suite.timeout} seconds'
+    elif suite.unit:
+        count_unit(suite, outcome)
+    else:
+        count_lines(suite, lines, outcome)
+    if not outcome.trouble and status != 0 and not outcome.failed:
+        outcome.trouble = f'ended with status {status} although nothing failed'
+    if not outcome.trouble and not outcome.passed + outcome.failed + outcome.skipped:
+        outcome.trouble = 'ran nothing'
+    outcome.failed += bool(outcome.trouble)
+    print(f'{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped, {outcome.seconds:.0f} s',
+          flush=True)
+    if outcome.failed:
+        print(f'  ---- {suite.command}\n  ---- {outcome.trouble or "tests failed"}; the end of {log.relative_to(ROOT)}:')
+        print('\n'.join('  | ' + line for line in lines[-40:]), flush=True)
+    return outcome
+
+
+def print_table(results):
+    print(f'\n{"suite":<28}{"passed":>8}{"failed":>8}{"skipped":>9}{"under KVM":>11}{"seconds":>9}')
+    for suite, o in results:
+        print(f'{suite.name:<28}{o.passed:>8}{o.failed:>8}{o.skipped:>9}{o.kvm:>11}{o.seconds:>9.0f}')
+    for suite, o in results:
+        for reason in o.reasons:
+            print(f'skipped: {suite.name}: {reason}')
+        if o.trouble:
+            print(f'failed: {suite.name}: {o.trouble}')
+    if not os.access('/dev/kvm', os.R_OK | os.W_OK):
+        print('NO /dev/kvm HERE: nothing ran under KVM')
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='./run test', description='Runs the test suites.')
+    parser.add_argument('--quick', action='store_true', help='leave out the long suites')
+    parser.add_argument('--list', action='store_true', help='only name the suites')
+    parser.add_argument('filter', nargs='?', default='', help='only suites whose name contains this')
+    args = parser.parse_args()
+    chosen = [s for s in SUITES if args.filter in s.name and (s.quick or not args.quick)]
+    if args.list:
+        print('\n'.join(s.name for s in chosen))
+        return 0
+    if not chosen:
+        print(f'run: no suite is named like "{args.filter}"', file=sys.stderr)
+        return 2
+    LOGS.mkdir(parents=True, exist_ok=True)
+    results = []
+    for suite in chosen:
+        print(f'{suite.name:<28}', end='', flush=True)
+        results.append((suite, run_suite(suite)))
+    print_table(results)
+    total = [sum(getattr(o, key) for _, o in results) for key in ('passed', 'failed', 'skipped')]
+    print('\n{} passed, {} failed, {} skipped'.format(*total), flush=True)
+    return 1 if total[1] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
