@@ -111,6 +111,5 @@ void process_run(struct child *c)
         if (n != sizeof(want))
             crashed(c);
         ring_doorbell(&c->ring, want);
-        atomic_store(&c->last_bell_us, child_now_us());
     }
 }

@@ -96,8 +96,9 @@ static void on_wake(int signal_number)
 static bool hangs(struct child *c)
 {
     uint64_t limit = (uint64_t)c->cfg->timeout * 1000000;
+    uint64_t last = atomic_load(&c->last_bell_us); /* before the clock: it must not be the later of the two */
 
-    return limit && atomic_load(&c->in_guest) && child_now_us() - atomic_load(&c->last_bell_us) > limit;
+    return limit && atomic_load(&c->in_guest) && child_now_us() - last > limit;
 }
 
 static void *watch(void *arg)

@@ -101,6 +101,7 @@ struct ring {
     struct vr_ring *shared;
     uint32_t sq_head;     /* ours; the guest's tail is only ever compared with it */
     uint32_t cq_tail;     /* under lock */
+    uint32_t cq_seen;     /* cq_tail at the last doorbell */
     uint32_t outstanding; /* under lock */
     uint64_t records, requests;
     bool committed;
@@ -178,7 +179,7 @@ struct child {
     atomic_int stop;       /* enum vmm_fail_kind of a reason to stop the guest, 0 = none */
     atomic_bool in_guest;
     atomic_bool committing;
-    atomic_uint_fast64_t last_bell_us;
+    atomic_uint_fast64_t last_bell_us; /* the last doorbell with which anything went on */
     int failed;            /* the exit status */
 };
 

@@ -27,6 +27,8 @@ enum {
     OPT_STREAM,
     OPT_IMAGE_FD,
     OPT_NAME,
+    OPT_TEST_CRASH_AFTER,
+    OPT_TEST_VMM_CRASH_AFTER,
 };
 
 static const struct option long_options[] = {
@@ -52,6 +54,9 @@ static const struct option long_options[] = {
     {"stream", no_argument, NULL, OPT_STREAM},
     {"image-fd", required_argument, NULL, OPT_IMAGE_FD},
     {"name", required_argument, NULL, OPT_NAME},
+    /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
+    {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
+    {"test-vmm-crash-after", required_argument, NULL, OPT_TEST_VMM_CRASH_AFTER},
     {NULL, 0, NULL, 0},
 };
 
@@ -234,6 +239,10 @@ static bool take_numeric(struct options *opt, int letter, const char *value, GEr
             return false;
         opt->image_fd = (int)number;
         return true;
+    case OPT_TEST_CRASH_AFTER:
+    case OPT_TEST_VMM_CRASH_AFTER:
+        opt->crash_whole = letter == OPT_TEST_CRASH_AFTER;
+        return take_number("--test-crash-after", value, G_MAXUINT32, &opt->crash_after, error);
     default:
         if (!take_number("--report-fd", value, G_MAXINT, &number, error))
             return false;

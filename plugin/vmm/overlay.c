@@ -183,8 +183,11 @@ static int write_page(struct overlay *ov, uint32_t epoch, const uint8_t *buf, ui
             return -EPROTO;
     v = by_epoch[epoch];
     int err = v ? 0 : add_version(ov, offset / OVERLAY_PAGE, epoch, &v);
-    /* Sectors that are not dirty are never looked at: the whole page may be written. */
-    err = err ? err : pwrite_all(ov->fd, then, OVERLAY_PAGE, (uint64_t)v->slot * OVERLAY_PAGE);
+    /* No other sector: this version of one may be older than what the page reads as. */
+    for (uint32_t s = 0; s < SECTORS && !err; s++)
+        if (changed >> s & 1)
+            err = pwrite_all(ov->fd, then + s * VMM_SECTOR, VMM_SECTOR,
+                             (uint64_t)v->slot * OVERLAY_PAGE + s * VMM_SECTOR);
     if (!err)
         v->dirty |= (uint8_t)changed;
     return err;

@@ -221,7 +221,8 @@ static void dispatch(struct ring *r, const struct vr_sqe *q, bool now)
 
 /* ---- the doorbell ------------------------------------------------------------------------------------------------------ */
 
-static void take_posted(struct ring *r)
+/* Returns how many there were. */
+static uint32_t take_posted(struct ring *r)
 {
     uint32_t tail = __atomic_load_n(&r->shared->sq_tail, __ATOMIC_ACQUIRE);
     uint32_t n = tail - r->sq_head;
@@ -243,18 +244,25 @@ static void take_posted(struct ring *r)
             violation(r, "a reserved field is not 0");
         dispatch(r, &q, n <= INLINE_MAX);
     }
+    return n;
 }
 
 void ring_doorbell(struct ring *r, uint32_t want)
 {
-    take_posted(r);
+    bool progress = take_posted(r) > 0;
+
     pthread_mutex_lock(&r->lock);
     uint32_t ahead = want - r->cq_tail;
     bool reached = (int32_t)ahead <= 0;
     bool possible = reached || ahead <= r->outstanding;
     while (possible && (int32_t)(r->cq_tail - want) < 0)
         pthread_cond_wait(&r->completed, &r->lock);
+    progress = progress || r->cq_tail != r->cq_seen;
+    r->cq_seen = r->cq_tail;
     pthread_mutex_unlock(&r->lock);
+    /* Ringing alone does not keep the watchdog off. */
+    if (progress)
+        atomic_store(&r->child->last_bell_us, child_now_us());
     if (!possible)
         violation(r, "waits for more than is outstanding");
     child_check_stop(r->child);

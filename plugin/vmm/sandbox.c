@@ -79,7 +79,6 @@ static const int allowed[] = {
     SCMP_SYS(read),            /* the process accelerator's pipe */
     SCMP_SYS(poll),            /* the watchdog waits for an abort */
     SCMP_SYS(futex),           /* threads */
-    SCMP_SYS(tgkill),          /* the watchdog stops the vCPU; abort() */
     SCMP_SYS(gettid),          /* abort() */
     SCMP_SYS(getpid),          /* abort(), the crash tests */
     SCMP_SYS(rt_sigreturn),    /* after that signal */
@@ -113,6 +112,9 @@ static int add_rules(scmp_filter_ctx f, enum vmm_accel accel, int guest_pid)
     if (guest_pid > 0 && !err)
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)guest_pid),
                                SCMP_A1(SCMP_CMP_EQ, SIGKILL));
+    /* The watchdog stops the vCPU; abort(). Signals go to threads of this process only. */
+    err = err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
     if (accel != VMM_ACCEL_KVM || err)
         return err;
     /* Run the guest; say where it was when it crashed. */

@@ -227,6 +227,5 @@ void vm_run(struct child *c)
         uint32_t want;
         memcpy(&want, (uint8_t *)c->run + c->run->io.data_offset, sizeof(want));
         ring_doorbell(&c->ring, want);
-        atomic_store(&c->last_bell_us, child_now_us());
     }
 }
