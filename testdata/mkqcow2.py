@@ -40,7 +40,6 @@ class Recipe:
         self.exits = {}        # mode -> exit code of vol-repair
         self.refused = set()   # modes
         self.differs = []
-        self.options = set()
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 self.statement(line.split("#")[0].strip() if not line.startswith("differs") else line.strip())
@@ -219,9 +218,6 @@ class Recipe:
         if not match or not set(match[1].split(",")) <= set(STATES):
             raise RecipeError("differs STATE[,STATE] KEY ours=VALUE qemu=VALUE reason=SENTENCE")
         self.differs.append(Difference(match[1].split(","), match[2], match[3], match[4], match[5]))
-
-    def do_option(self, rest):
-        self.options.update(rest.split())
 
     # ---- writing -------------------------------------------------------------------------------
 

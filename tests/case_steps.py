@@ -83,6 +83,10 @@ def read_json(path):
         return None
 
 
+def last_line(result):
+    return (result["stderr"].strip().splitlines() or [""])[-1][:200]
+
+
 def same(one, two):
     return filecmp.cmp(one, two, shallow=False)
 
@@ -141,8 +145,9 @@ class Case:
         self.said(mode, ours)
         self.judge(mode, ours, self.qemu[mode])
         changed = not same(image, pristine)
-        if bool(ours["report"].get("image-changed")) != changed:
-            self.fail(mode, f"report says image-changed={ours['report'].get('image-changed')}, the image says {changed}")
+        told = bool(ours["report"].get("image-changed"))
+        if told != changed:
+            self.fail(mode, f"report says image-changed={told}, the image says {changed}")
         if ours["exit"] == 1 and changed:
             self.fail(mode, "exit 1, and the image was changed")
         if ours["json"] is not None:
@@ -175,7 +180,7 @@ class Case:
     def undoes(self, mode, directory, pristine):
         undone = self.tool.undo(directory, os.path.join(directory, "undo"))
         if undone["exit"] != 0:
-            self.fail(mode, f"undo: exit {undone['exit']}: {undone['stderr'].strip()[-200:]}")
+            self.fail(mode, f"undo: exit {undone['exit']}: {last_line(undone)}")
         if not same(os.path.join(directory, IMAGE), pristine):
             self.fail(mode, "undo: the image is not what it was")
 
@@ -184,11 +189,10 @@ class Case:
     def sane(self, state, result):
         """The program ended as programs should."""
         if result["exit"] not in EXIT_CODES or any(word in result["stderr"] for word in SANITIZER):
-            last = (result["stderr"].strip().splitlines() or [""])[-1][:200]
-            self.fail(state, f"crashed: exit {result['exit']}: {last}")
+            self.fail(state, f"crashed: exit {result['exit']}: {last_line(result)}")
             return False
         if not result["report"]:
-            self.fail(state, f"no report; exit {result['exit']}: {result['stderr'].strip()[:200]}")
+            self.fail(state, f"no report; exit {result['exit']}: {last_line(result)}")
             return False
         if result["report"].get("exit-code") != result["exit"]:
             self.fail(state, f"exit {result['exit']}, the report says {result['report'].get('exit-code')}")
@@ -228,7 +232,7 @@ class Case:
         """Exit code and keys are qemu-img's; or a `differs` line says why not."""
         if state in self.recipe.refused:
             return
-        self.last_words = (ours.get("stderr", "").strip().splitlines() or [""])[-1][:200]
+        self.last_words = last_line(ours)
         self.judge_key(state, "exit", ours["exit"], qemu["exit"])
         if (ours["json"] is None) != (qemu["json"] is None):
             self.judge_key(state, "json", "none" if ours["json"] is None else "some",
@@ -261,7 +265,8 @@ class Case:
             return
         self.used.add((state, key))
         if (known[0].ours, known[0].qemu) not in ((str(ours), str(qemu)), (str(ours), "any")):
-            self.fail(state, f"{key}: ours {ours}, qemu-img {qemu}; the recipe knows {known[0].ours} and {known[0].qemu}")
+            self.fail(state, f"{key}: ours {ours}, qemu-img {qemu}; "
+                             f"the recipe knows {known[0].ours} and {known[0].qemu}")
 
     def guest_data(self, mode, directory):
         """The guest reads what it read before, and what it reads after qemu-img's repair."""

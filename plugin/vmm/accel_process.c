@@ -28,6 +28,18 @@ void vr_doorbell(uint32_t want)
         _exit(1);
 }
 
+/* As in the VM: boot information is read-only, and what has no place in the map is not there. Code and stack are its own. */
+static int guard(const struct child *c)
+{
+    const uint64_t ring_end = (VR_GPA_RING + sizeof(struct vr_ring) + VR_PAGE_SIZE - 1) & ~(uint64_t)(VR_PAGE_SIZE - 1);
+
+    if (mprotect(c->memory, VR_GPA_BOOT, PROT_NONE) < 0 ||
+        mprotect(c->memory + VR_GPA_BOOT, VR_PAGE_SIZE, PROT_READ) < 0 ||
+        mprotect(c->memory + ring_end, VR_GPA_HEAP - ring_end, PROT_NONE) < 0)
+        return -1;
+    return mprotect(c->memory + c->memory_size, VR_PAGE_SIZE, PROT_NONE);
+}
+
 static void guest_process(struct child *c, int bell, int resume) __attribute__((noreturn));
 static void guest_process(struct child *c, int bell, int resume)
 {
@@ -38,10 +50,7 @@ static void guest_process(struct child *c, int bell, int resume)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
     sandbox_close_others(keep, 2);
-    /* As in the VM: boot information is read-only, and what has no place in the map is not there. */
-    if (mprotect(c->memory, VR_GPA_BOOT, PROT_NONE) < 0 || mprotect(c->memory + VR_GPA_BOOT, VR_PAGE_SIZE, PROT_READ) < 0)
-        _exit(1);
-    if (sandbox_filter_guest(resume, bell) < 0)
+    if (guard(c) < 0 || sandbox_filter_guest(resume, bell) < 0)
         _exit(1);
     vr_guest_main(c->memory);
 }

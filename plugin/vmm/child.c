@@ -153,7 +153,9 @@ static void make_memory(struct child *c)
         child_fail(c, VMM_FAIL_MEMORY, 0, "at least 12 MiB are needed");
     c->heap_size = (cfg->memory - OVERHEAD) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
     c->memory_size = VR_GPA_HEAP + c->heap_size;
-    c->memory = mmap(NULL, c->memory_size, PROT_READ | PROT_WRITE, share | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* And a page behind it, which the process accelerator makes a wall. */
+    c->memory = mmap(NULL, c->memory_size + VR_PAGE_SIZE, PROT_READ | PROT_WRITE,
+                     share | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->memory == MAP_FAILED)
         child_fail(c, VMM_FAIL_MEMORY, errno, "mapping the guest's memory");
     *(struct vr_boot *)(void *)(c->memory + VR_GPA_BOOT) = (struct vr_boot){

@@ -133,7 +133,8 @@ enum vr_status commit_run(struct child *c)
     if (err) {
         int undone = vmm_undo_rollback(c->cfg->image_fd, journal);
         tell(c, undone ? 3 : 2, err, bytes);
-        child_fail(c, VMM_FAIL_WRITE, err, undone ? "the image could not be rolled back" : "the image was rolled back");
+        /* What became of the image is the front's to say: where we could not roll back, it tries again. */
+        child_fail(c, VMM_FAIL_WRITE, err, "");
     }
     /* Without its trailer the journal says "cut": the sectors decide then, which is safe as well. */
     (void)journal_finish(journal, bytes, c->cfg->image_fd, c->overlay.size);

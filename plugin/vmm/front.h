@@ -97,13 +97,16 @@ struct image {
     char *real_path; /* as the kernel names it; names the journal */
 };
 
-/* Opens (or takes) and locks the image as the mode needs it. On failure nothing is left open. */
+/* Which file it is, for image_is_file(), before anything else and whether it can be opened or not. */
+void image_identify(struct image *img, const struct options *opt);
+/* Opens (or takes) and locks the identified image as the mode needs it. On failure nothing is left open. */
 bool image_open(struct image *img, const struct options *opt, GError **error);
 void image_close(struct image *img);
 /* Kind, identity and size, once more where the size may have changed. */
 bool image_measure(struct image *img, const struct options *opt, GError **error);
-/* Whether path names the same file as the image: no report and no journal may replace it. */
+/* Whether this is the same file as the image: no report and no journal may replace it. */
 bool image_is_file(const struct image *img, const char *path);
+bool image_is_fd(const struct image *img, int fd);
 
 /* ---- lock.c: QEMU's byte locks -------------------------------------------------------------------- */
 
@@ -158,6 +161,7 @@ struct result {
     struct vmm_stats stats;
     bool commit_begun, commit_ended;
     struct vmm_commit commit;   /* the last one */
+    bool rolled_back;           /* the front itself undid a commit that was cut */
     GArray *records;            /* struct vr_record, as they came, at most RESULT_RECORDS_MAX */
     uint64_t file_size;         /* before the run */
     bool ran;                   /* a guest was started */
@@ -181,6 +185,10 @@ void result_init(struct result *res, const struct options *opt);
 void result_clear(struct result *res);
 /* Verdict, exit code, counters and error from what the child said. */
 void result_conclude(struct result *res);
+/* image_changed, from what is known of the commit. */
+void result_conclude_image(struct result *res);
+/* After a failure: what became of the image, as the end of a sentence; "" in a check. */
+const char *result_image_state(const struct result *res);
 /* Nothing ran, or the front itself failed: verdict refused or failed with this sentence. */
 void result_fail(struct result *res, const GError *error);
 bool result_committed(const struct result *res);
@@ -290,6 +298,7 @@ bool stream_progress(const char *phase, const char *pass, unsigned percent);
 bool stream_report(const struct result *res);
 
 /* report_file.c: --report and --report-fd. */
+bool report_check_target(const struct options *opt, const struct image *img, GError **error);
 bool report_write(const struct result *res, const struct image *img, GError **error);
 
 #endif

@@ -30,9 +30,22 @@ static bool check_access(int fd, const struct options *opt, GError **error)
     return true;
 }
 
+void image_identify(struct image *img, const struct options *opt)
+{
+    struct stat st;
+
+    *img = (struct image){.fd = -1};
+    if ((opt->image_fd >= 0 ? fstat(opt->image_fd, &st) : stat(opt->path, &st)) < 0)
+        return;
+    img->dev = st.st_dev;
+    img->ino = st.st_ino;
+    img->is_device = S_ISBLK(st.st_mode);
+}
+
 static bool open_fd(struct image *img, const struct options *opt, GError **error)
 {
-    int flags = opt->mode == FRONT_CHECK ? O_RDONLY : O_RDWR;
+    /* O_EXCL, on a device: not while the kernel uses it (a mount, LVM). */
+    int flags = opt->mode == FRONT_CHECK ? O_RDONLY : O_RDWR | (img->is_device ? O_EXCL : 0);
     g_autofree char *text = NULL;
 
     if (opt->image_fd >= 0) {
@@ -58,6 +71,7 @@ bool image_measure(struct image *img, const struct options *opt, GError **error)
     img->ino = st.st_ino;
     if (S_ISREG(st.st_mode)) {
         img->size = (uint64_t)st.st_size;
+        img->is_device = false;
     } else if (S_ISBLK(st.st_mode)) {
         img->is_device = true;
         if (ioctl(img->fd, BLKGETSIZE64, &img->size) < 0)
@@ -88,7 +102,6 @@ static char *real_path(int fd, const char *given)
 
 bool image_open(struct image *img, const struct options *opt, GError **error)
 {
-    *img = (struct image){.fd = -1};
     if (opt->force_share && opt->mode != FRONT_CHECK)
         return open_failed(error, opt, "force-share=on can only be used with read-only images");
     /* The size counts from when the lock is had: until then somebody may have been writing. */
@@ -106,12 +119,20 @@ void image_close(struct image *img)
     if (img->fd >= 0)
         close(img->fd);
     g_free(img->real_path);
-    *img = (struct image){.fd = -1};
+    img->fd = -1;
+    img->real_path = NULL;
 }
 
 bool image_is_file(const struct image *img, const char *path)
 {
     struct stat st;
 
-    return stat(path, &st) == 0 && st.st_dev == img->dev && st.st_ino == img->ino;
+    return img->ino && stat(path, &st) == 0 && st.st_dev == img->dev && st.st_ino == img->ino;
+}
+
+bool image_is_fd(const struct image *img, int fd)
+{
+    struct stat st;
+
+    return img->ino && fstat(fd, &st) == 0 && st.st_dev == img->dev && st.st_ino == img->ino;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* job.c: one job from the open image to the verdict: recover, journal, run, keep or discard the journal. */
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "front.h"
 
@@ -13,23 +12,6 @@ static bool check_format(const struct options *opt, enum format_kind *kind, GErr
     g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': Unknown driver '%s'",
                 options_shown_name(opt), opt->format);
     return false;
-}
-
-/* A report that replaced the image, or that no descriptor can take, is an error before anything is done. */
-static bool check_report_target(const struct options *opt, const struct image *img, GError **error)
-{
-    struct stat st;
-
-    if (opt->report && image_is_file(img, opt->report)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
-        return false;
-    }
-    if (opt->report_fd >= 0 && (fstat(opt->report_fd, &st) < 0 || (st.st_dev == img->dev && st.st_ino == img->ino))) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--report-fd: descriptor %d cannot take a report",
-                    opt->report_fd);
-        return false;
-    }
-    return true;
 }
 
 static char *journal_path(const struct options *opt, const struct image *img, GError **error)
@@ -59,45 +41,45 @@ static bool handle_cut(const struct options *opt, struct image *img, const char 
 }
 
 /* The child is gone in the middle of its commit: what it left behind is undone at once. */
-static void mend_cut(struct result *res, const struct image *img, struct undofile *uf)
+static void mend_cut(struct result *res, const struct image *img, const struct undofile *uf)
 {
     g_autoptr(GError) error = NULL;
-    bool cut = false;
 
     if (!res->commit_begun || (res->commit_ended && res->commit.state != 3))
         return;
-    res->image_changed = true;
-    if (recover_cut(img, uf->path, true, &cut, &error) && cut)
-        res->image_changed = false;
-    else if (error)
+    if (!recover_cut(img, uf->path, true, &res->rolled_back, &error))
         fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
 }
 
 static void settle_journal(struct result *res, struct undofile *uf)
 {
-    if (!res->image_changed) {
+    if (res->image_changed) {
+        res->undo_path = g_strdup(uf->path);
+        res->undo_bytes = res->commit.bytes_journal;
+        undofile_keep(uf);
+    } else if (res->rolled_back) {
+        undofile_close(uf); /* the journal went with the rollback */
+    } else {
         undofile_discard(uf);
-        return;
     }
-    res->undo_path = g_strdup(uf->path);
-    res->undo_bytes = res->commit.bytes_journal;
-    undofile_keep(uf);
 }
 
 static bool run_repair(struct result *res, const struct image *img, const char *journal, struct progress *pr,
                        GError **error)
 {
+    g_autoptr(GError) local = NULL;
     struct undofile uf;
     bool ok;
 
     if (!undofile_create(&uf, journal, img, error))
         return false;
-    ok = front_run(res, img, &uf, pr, error);
+    ok = front_run(res, img, &uf, pr, &local);
+    mend_cut(res, img, &uf);
+    result_conclude_image(res);
     if (ok)
         result_conclude(res);
     else
-        res->image_changed = res->commit_begun && res->commit.state != 2;
-    mend_cut(res, img, &uf);
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "%s%s", local->message, result_image_state(res));
     settle_journal(res, &uf);
     return ok;
 }
@@ -107,8 +89,6 @@ static bool run_opened(struct result *res, struct image *img, struct progress *p
     const struct options *opt = res->opt;
     g_autofree char *journal = NULL;
 
-    if (!check_report_target(opt, img, error))
-        return false;
     journal = journal_path(opt, img, error);
     if (!journal)
         return false;
@@ -131,7 +111,8 @@ bool job_run(struct result *res, struct image *img, struct progress *pr, GError 
     const struct options *opt = res->opt;
     enum format_kind kind;
 
-    if (!check_format(opt, &kind, error) || !image_open(img, opt, error))
+    image_identify(img, opt);
+    if (!report_check_target(opt, img, error) || !check_format(opt, &kind, error) || !image_open(img, opt, error))
         return false;
     res->file_size = img->size;
     if (kind == FORMAT_NO_CHECKS) {

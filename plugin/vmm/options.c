@@ -328,12 +328,12 @@ static bool check_together(const struct options *opt, bool repair_given, GError 
 {
     if (opt->own_mode && repair_given)
         return refuse(error, "-r and --mode are mutually exclusive");
-    if (opt->undo && opt->mode == FRONT_CHECK)
-        return refuse(error, "--undo needs a repair or --mode=undo");
     if (opt->image_fd >= 0 && opt->image_opts)
         return refuse(error, "--image-fd and --image-opts are mutually exclusive");
     if (opt->report && opt->report_fd >= 0)
         return refuse(error, "--report and --report-fd are mutually exclusive");
+    if (opt->report && opt->undo && g_str_equal(opt->report, opt->undo))
+        return refuse(error, "--report and --undo name the same file");
     if (opt->stream && opt->json)
         return refuse(error, "--stream and --output=json are mutually exclusive");
     return true;

@@ -26,13 +26,12 @@ static int open_journal(const char *path)
 bool recover_is_journal(const char *path)
 {
     int fd = open_journal(path);
-    uint64_t begin = 0;
+    struct stat st;
     bool is;
 
     if (fd < 0)
         return false;
-    /* Nothing, or zeros: a journal whose first bytes never reached the disk. */
-    is = vmm_undo_is_journal(fd) || (pread(fd, &begin, sizeof(begin), 0) >= 0 && begin == 0);
+    is = vmm_undo_is_journal(fd) || (fstat(fd, &st) == 0 && st.st_size == 0);
     close(fd);
     return is;
 }

@@ -61,21 +61,30 @@ static bool write_file(const char *path, const char *text, GError **error)
     return false;
 }
 
+bool report_check_target(const struct options *opt, const struct image *img, GError **error)
+{
+    if (opt->report && image_is_file(img, opt->report)) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
+        return false;
+    }
+    if (opt->report_fd >= 0 && (fcntl(opt->report_fd, F_GETFL) < 0 || image_is_fd(img, opt->report_fd))) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--report-fd: descriptor %d cannot take a report",
+                    opt->report_fd);
+        return false;
+    }
+    return true;
+}
+
 bool report_write(const struct result *res, const struct image *img, GError **error)
 {
     const struct options *opt = res->opt;
     g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
 
-    if (!opt->report && opt->report_fd < 0)
+    /* A target that cannot be was the error of the run already. */
+    if ((!opt->report && opt->report_fd < 0) || !report_check_target(opt, img, NULL))
         return true;
     node = report_build(res);
     text = report_pretty(node);
-    if (opt->report_fd >= 0)
-        return write_fd(opt->report_fd, text, error);
-    if (image_is_file(img, opt->report)) {
-        errno = ETXTBSY;
-        return failed(error, opt->report);
-    }
-    return write_file(opt->report, text, error);
+    return opt->report ? write_file(opt->report, text, error) : write_fd(opt->report_fd, text, error);
 }

@@ -227,8 +227,12 @@ static void add_outcome(JsonBuilder *b, const struct result *res)
     add_string(b, "mode", options_mode_name(res->opt->mode));
     add_string(b, "verdict", verdict_name(res->verdict));
     add_uint(b, "exit-code", (uint64_t)res->exit_code);
-    if (res->error)
-        add_string(b, "error", res->error);
+    if (res->error) {
+        g_auto(GStrv) lines = g_strsplit(res->error, "\n", -1);
+        g_autofree char *line = g_strjoinv(". ", lines); /* qemu-img's message on locks has two lines */
+
+        add_string(b, "error", line);
+    }
     add_string(b, "accel", res->ran ? accel : "none");
     add_bool(b, "image-changed", res->image_changed);
 }

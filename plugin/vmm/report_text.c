@@ -156,6 +156,20 @@ static const char *why_kept(const struct result *res, int row)
     return NULL;
 }
 
+static void print_example(const struct result *res, int row)
+{
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (rec->code == row_words[row].code && rec->walk == VR_WALK_CHECK) {
+            g_autofree char *message = message_of(rec);
+
+            printf("          %s%s\n", res->summary.found[VR_WALK_CHECK][row] > 1 ? "for example: " : "", message);
+            return;
+        }
+    }
+}
+
 static void print_problems(const struct result *res)
 {
     bool repair = options_is_repair(res->opt);
@@ -170,7 +184,8 @@ static void print_problems(const struct result *res)
         printf("Problem:  %s (0x%04x): %" G_GUINT64_FORMAT " found", row_words[row].slug, row_words[row].code, found);
         if (repair)
             printf(", %" G_GUINT64_FORMAT " mended", fixed);
-        printf(why ? ": %s\n" : "\n", why);
+        printf(why ? "; left alone: %s\n" : "\n", why);
+        print_example(res, row);
     }
 }
 

@@ -168,16 +168,23 @@ static const char *status_sentence(int32_t status)
     }
 }
 
-/* What is to be said of the image after a failure. */
-static const char *image_state(const struct result *res)
+void result_conclude_image(struct result *res)
+{
+    /* Begun and never ended, or not rolled back, means changed. */
+    res->image_changed = res->commit_begun && !(res->commit_ended && res->commit.state == 2) && !res->rolled_back;
+}
+
+const char *result_image_state(const struct result *res)
 {
     if (!options_is_repair(res->opt))
         return "";
-    if (!res->commit_begun || (res->commit_ended && res->commit.state == 2 && res->commit.bytes_changed == 0))
+    if (res->rolled_back || (res->commit_ended && res->commit.state == 2 && res->commit.bytes_changed))
+        return "; the image was rolled back";
+    if (!res->image_changed)
         return "; the image was not changed";
-    if (!res->commit_ended || res->commit.state == 3)
+    if (!result_committed(res))
         return "; the image is partly written: the next repair, or --mode=undo, rolls it back";
-    return res->commit.state == 2 ? "; the image was rolled back" : "; the repair itself was written";
+    return "; the repair itself was written";
 }
 
 static void conclude_fail(struct result *res)
@@ -193,7 +200,7 @@ static void conclude_fail(struct result *res)
         g_string_append_printf(text, ": %s", fail->text);
     if (fail->error > 0)
         g_string_append_printf(text, ": %s", g_strerror(fail->error));
-    g_string_append(text, image_state(res));
+    g_string_append(text, result_image_state(res));
     conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_string_free(text, FALSE));
 }
 
@@ -231,7 +238,7 @@ static void conclude_status(struct result *res)
         conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_strdup("aborted"));
     } else {
         conclude_as(res, status == VR_EREFUSED ? VERDICT_REFUSED : VERDICT_FAILED, EXIT_FAILURE,
-                    g_strconcat(status_sentence(status), image_state(res), NULL));
+                    g_strconcat(status_sentence(status), result_image_state(res), NULL));
     }
 }
 
@@ -265,8 +272,7 @@ static void conclude_walk(struct result *res)
 
 void result_conclude(struct result *res)
 {
-    /* Rolled back (2) means unchanged; begun and never ended, or not rolled back, means changed. */
-    res->image_changed = res->commit_begun && !(res->commit_ended && res->commit.state == 2);
+    result_conclude_image(res);
     if (res->have_fail) {
         conclude_fail(res);
         return;

@@ -254,7 +254,17 @@ static int restore_record(void *arg, const struct record *r)
         return 0;
     if (len > to->size_before - r->head.offset)
         len = to->size_before - r->head.offset;
-    return pwrite_all(to->image_fd, r->payload, len, r->head.offset);
+    /* What was never written needs no space now either: the disk may be full, which may be why we are here. */
+    for (uint64_t at = 0; at < len; at += VMM_SECTOR) {
+        uint8_t now[VMM_SECTOR];
+        uint64_t n = len - at < VMM_SECTOR ? len - at : VMM_SECTOR;
+        int err = pread_zeros(to->image_fd, now, n, r->head.offset + at);
+        if (!err && memcmp(now, r->payload + at, n) != 0)
+            err = pwrite_all(to->image_fd, r->payload + at, n, r->head.offset + at);
+        if (err)
+            return err;
+    }
+    return 0;
 }
 
 int vmm_undo_rollback(int image_fd, int journal_fd)
@@ -270,6 +280,8 @@ int vmm_undo_rollback(int image_fd, int journal_fd)
         return err ? err : -EBADMSG;
     struct restore to = {.image_fd = image_fd, .size_before = h.size_before};
     err = walk(journal_fd, &u, &whole, restore_record, &to);
+    if (!err && !whole)
+        err = -EBADMSG; /* what came back broken cannot have been put back whole */
     err = err ? err : image_size(image_fd, &size, &st);
     if (!err && size > h.size_before && S_ISREG(st.st_mode) && ftruncate(image_fd, (off_t)h.size_before) < 0)
         err = -errno;

@@ -27,7 +27,7 @@ sys.dont_write_bytecode = True
 
 import case_oracle  # noqa: E402
 from case_oracle import IMAGE  # noqa: E402
-from case_steps import Tool, same  # noqa: E402
+from case_steps import Tool, last_line, same  # noqa: E402
 from mkqcow2 import Recipe  # noqa: E402
 from qcow2_read import first_difference, guest_view  # noqa: E402
 
@@ -149,7 +149,7 @@ class Crash:
         case_oracle.copy_sparse(os.path.join(directory, IMAGE), os.path.join(copy, IMAGE))
         undone = self.tool.undo(copy, os.path.join(directory, "undo"))
         if undone["exit"] != 0:
-            self.fail(number, f"undo: exit {undone['exit']}: {undone['stderr'].strip()[-200:]}")
+            self.fail(number, f"undo: exit {undone['exit']}: {last_line(undone)}")
         if not same(os.path.join(copy, IMAGE), self.start_image):
             self.fail(number, "undo: the image is not what it was")
         shutil.rmtree(copy)
@@ -158,7 +158,7 @@ class Crash:
         second = self.tool.repair(directory, self.mode, os.path.join(directory, journal))
         what = f"second run, journal {journal}"
         if second["exit"] != self.final["exit"]:
-            self.fail(number, f"{what}: exit {second['exit']}, not {self.final['exit']}: {second['stderr'][-200:]}")
+            self.fail(number, f"{what}: exit {second['exit']}, not {self.final['exit']}: {last_line(second)}")
         verdict = case_oracle.check(directory)["exit"]
         if self.final["exit"] == 0 and verdict != 0:
             self.fail(number, f"{what}: qemu-img check says {verdict}")

@@ -61,6 +61,7 @@ struct vr_image {
     uint64_t clusters;     /* of the file, the last one may be partial; one more where a region ends behind that */
     uint64_t l2_entries;   /* of one L2 table */
     uint64_t block_entries;/* refcounts of one refcount block */
+    uint64_t blocks;       /* refcount blocks that the clusters of the file need */
     uint64_t table_entries;/* of the refcount table; 0 where it lies behind the end of the file */
     uint8_t *reftable;     /* as on disk, big endian */
     uint8_t *refpiece;     /* VR_REFPIECE bytes of a refcount block, for single look-ups */

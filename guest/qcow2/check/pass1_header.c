@@ -106,6 +106,7 @@ static void fill_image(struct vr_ctx *ctx)
     img->clusters = vr_ceil_shift(ctx->file_size, cb);
     img->l2_entries = img->cluster_size / 8;
     img->block_entries = (img->cluster_size * 8) >> img->h.refcount_order;
+    img->blocks = (img->clusters + img->block_entries - 1) / img->block_entries;
     sum->virtual_size = img->h.virtual_size;
     sum->qcow2_version = img->h.version;
     sum->cluster_bits = cb;

@@ -59,7 +59,9 @@ static void judge_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
         img->rebuild |= ctx->mode == VR_MODE_ALL;
         return;
     } else {
-        vr_claim_region(ctx, f.got, img->cluster_size, VR_CLAIM_REFBLOCK);
+        /* A block for clusters that the file does not have counts nothing: it must not accuse who is there already. */
+        if (index < img->blocks)
+            vr_claim_region(ctx, f.got, img->cluster_size, VR_CLAIM_REFBLOCK);
         return;
     }
     img->rebuild = true;

@@ -28,6 +28,9 @@ static void judge_blocks(struct vr_ctx *ctx)
         uint64_t offset = entry & VR_REFT_MASK;
         if (offset == 0 || (entry & VR_REFT_RESERVED) || offset % img->cluster_size != 0 || offset >= ctx->file_size)
             continue;
+        bool spare = i >= img->blocks; /* left out by pass 2 */
+        if (spare)
+            vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_REFBLOCK);
         struct vr_finding f = vr_finding_none();
         struct vr_ref ref = vr_refmap_get(&img->refs, offset >> img->h.cluster_bits);
         f.host = offset;
@@ -37,7 +40,7 @@ static void judge_blocks(struct vr_ctx *ctx)
         if (f.got == 1)
             continue;
         /* Of several entries that name one block, and nothing else does, the first is right for all we know. */
-        if (ref.claims == VR_CLAIM_REFBLOCK) {
+        if (ref.claims == VR_CLAIM_REFBLOCK && !spare) {
             vr_refmap_mark(&img->refs, offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
             continue;
         }

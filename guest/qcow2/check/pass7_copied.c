@@ -108,6 +108,9 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     /* A table that several L1 entries name: this copy may have been read before the first visit planned its flags. */
     if (vr_claims_at(ctx, b->offset) & VR_CLAIM_SEEN)
         return VR_OK;
+    /* As qemu: where not even the table's own refcount can be read, its flags are not judged. */
+    if (!vr_refcount_known(img, b->offset >> img->h.cluster_bits))
+        return VR_OK;
     c->foreign = (vr_claims_at(ctx, b->offset) & VR_CLAIM_DATA) && !reads_as_table(ctx, b);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
         uint64_t entry = vr_load64(b->data + i * 8);

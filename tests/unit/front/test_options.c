@@ -119,7 +119,6 @@ static void own_errors(void **state)
     (void)state;
     refuse("--mode=foo a", "--mode expects 'check', 'leaks', 'all' or 'undo', not 'foo'");
     refuse("--mode=all -r leaks a", "-r and --mode are mutually exclusive");
-    refuse("--undo=x a", "--undo needs a repair or --mode=undo");
     refuse("--memory=1X a", "--memory expects a size such as 256M, not '1X'");
     refuse("--timeout=-1 a", "--timeout expects a number from 0 to 86400, not '-1'");
     refuse("--timeout=86401 a", "--timeout expects a number from 0 to 86400, not '86401'");

@@ -1,0 +1,254 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""run.py: what goes wrong around a repair ends with one clear line, the right exit code, and the image untouched.
+
+run.py --build BUILD. Each test is a function below; its name says what is wrong.
+"""
+import argparse
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RECIPE = """image size=64M
+write 0 1M pattern=1
+poke refcount[6] = 0
+poke refcount[9] = 7
+"""
+
+
+class Lab:
+    """A damaged image, and vol-repair over it."""
+
+    def __init__(self, build, directory, accel):
+        self.tool = str(Path(build) / 'plugin' / 'vmm' / 'vol-repair')
+        self.shim = str(Path(build) / 'tests' / 'errors' / 'failing_calls.so')
+        self.dir = Path(directory)
+        self.accel = accel
+        self.image = self.dir / 'disk.qcow2'
+        (self.dir / 'recipe').write_text(RECIPE)
+        subprocess.run([sys.executable, ROOT / 'testdata' / 'mkqcow2.py', self.dir / 'recipe', self.image], check=True)
+        self.before = self.digest()
+
+    def digest(self):
+        return hashlib.sha256(self.image.read_bytes()).hexdigest()
+
+    def repair(self, *more, mode='all', image=None, env=None, prefix=(), accel=None):
+        journal = [] if mode == 'check' else [f'--undo={self.dir}/undo']
+        command = [*prefix, self.tool, f'--accel={accel or self.accel}', f'--mode={mode}', *journal, *more,
+                   str(image or self.image)]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=60)
+
+    def failing(self, call, after, error, forever=False):
+        env = {'LD_PRELOAD': self.shim, 'FAIL_CALL': call, 'FAIL_AFTER': str(after), 'FAIL_ERRNO': str(error),
+               'FAIL_INODE': str(self.image.stat().st_ino)}
+        return {**env, 'FAIL_FOREVER': '1'} if forever else env
+
+
+def expect(lab, done, status, words, untouched=True):
+    lines = [line for line in done.stderr.splitlines() if line.startswith('vol-repair: ')]
+    if done.returncode != status:
+        raise AssertionError(f'exit {done.returncode}, not {status}: {done.stderr[-300:]}')
+    if len(lines) != 1 or not re.search(words, lines[0]):
+        raise AssertionError(f'not one line with "{words}": {done.stderr[-300:]!r}')
+    if untouched and lab.digest() != lab.before:
+        raise AssertionError('the image was changed')
+
+
+def no_such_file(lab):
+    expect(lab, lab.repair(image=lab.dir / 'none.qcow2'), 1, 'No such file or directory')
+
+
+def a_directory(lab):
+    expect(lab, lab.repair(image=lab.dir), 1, "Could not open")
+
+
+def an_empty_file(lab):
+    (lab.dir / 'empty').touch()
+    expect(lab, lab.repair(image=lab.dir / 'empty'), 63, 'does not support checks')
+
+
+def a_raw_image(lab):
+    (lab.dir / 'raw').write_bytes(bytes(65536))
+    expect(lab, lab.repair(mode='check', image=lab.dir / 'raw'), 63, 'does not support checks')
+
+
+def a_raw_image_called_qcow2(lab):
+    (lab.dir / 'raw').write_bytes(bytes(65536))
+    expect(lab, lab.repair('-f', 'qcow2', mode='check', image=lab.dir / 'raw'), 1, 'Image is not in qcow2 format')
+
+
+def a_truncated_header(lab):
+    (lab.dir / 'short').write_bytes(lab.image.read_bytes()[:60])
+    done = lab.repair('-f', 'qcow2', image=lab.dir / 'short')
+    expect(lab, done, 1, 'Could not (open|check)')
+
+
+def no_kvm_device(lab):
+    done = lab.repair(prefix=('unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /dev && exec "$0" "$@"'), accel='kvm')
+    expect(lab, done, 1, "/dev/kvm.*--accel=process")
+
+
+def kvm_device_without_permission(lab):
+    lab.dir.chmod(0o777)
+    lab.image.chmod(0o666)
+    done = lab.repair(prefix=('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'), accel='kvm')
+    expect(lab, done, 1, "/dev/kvm.*Permission denied")
+
+
+def kvm_device_that_is_none(lab):
+    script = 'mount --bind /dev/null /dev/kvm && exec "$0" "$@"'
+    expect(lab, lab.repair(prefix=('unshare', '-m', 'sh', '-c', script), accel='kvm'), 1, 'KVM')
+
+
+def image_of_another_owner_read_only(lab):
+    lab.dir.chmod(0o755)
+    lab.image.chmod(0o444)
+    done = lab.repair(prefix=('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'))
+    expect(lab, done, 1, 'Permission denied')
+
+
+def image_in_use_by_qemu(lab):
+    holder = subprocess.Popen(['qemu-io', '-f', 'qcow2', str(lab.image)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        wait_for_lock(lab.image)
+        done = lab.repair()
+    finally:
+        holder.communicate()
+    lab.before = lab.digest()
+    expect(lab, done, 1, 'Failed to get "write" lock')
+
+
+def wait_for_lock(path):
+    inode = path.stat().st_ino
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if any(line.split()[5].endswith(f':{inode}') for line in Path('/proc/locks').read_text().splitlines()):
+            return
+        time.sleep(0.02)
+    raise AssertionError('qemu-io took no lock')
+
+
+def each_read_error_of_a_check(lab):
+    for after in range(0, 6):
+        expect(lab, lab.repair(mode='check', env=lab.failing('pread', after, errno.EIO, True)), 1, '(?i)read')
+
+
+def read_error_while_planning(lab):
+    for after in (8, 10):
+        expect(lab, lab.repair(env=lab.failing('pread', after, errno.EIO)), 1, '(?i)read|overlay|plan|journal')
+
+
+def each_write_error_is_rolled_back(lab):
+    for after in range(0, 4):
+        done = lab.repair(env=lab.failing('pwrite', after, errno.EIO))
+        if after and done.returncode == 0:
+            break
+        expect(lab, done, 1, 'rolled back')
+    if not after:
+        raise AssertionError('no write was made to fail')
+
+
+def disk_full_while_committing(lab):
+    expect(lab, lab.repair(env=lab.failing('pwrite', 1, errno.ENOSPC)), 1, 'No space left.*rolled back|rolled back.*No space')
+
+
+def each_flush_error_is_rolled_back(lab):
+    for after in range(0, 3):
+        expect(lab, lab.repair(env=lab.failing('fdatasync', after, errno.EIO)), 1, 'rolled back')
+
+
+def rollback_that_fails_is_tried_again(lab):
+    """In the VMM every write after the first fails, so its rollback does too; the front's own count starts anew."""
+    expect(lab, lab.repair(env=lab.failing('pwrite', 1, errno.EIO, True)), 1, 'rolled back')
+
+
+def journal_on_a_full_disk(lab):
+    full = lab.dir / 'full'
+    full.mkdir()
+    script = f'mount -t tmpfs -o size=4k none {full} && head -c 4096 /dev/zero >{full}/fill; exec "$0" "$@"'
+    done = lab.repair(f'--undo={full}/undo', prefix=('unshare', '-m', 'sh', '-c', script))
+    expect(lab, done, 1, 'No space left on device')
+
+
+def image_on_a_full_disk(lab):
+    """A real file system that is full: the refcounts lie in a hole that the commit would have to fill."""
+    full = lab.dir / 'full'
+    full.mkdir()
+    script = (f'mount -t tmpfs -o size=2m none {full} && cp --sparse=always {lab.image} {full}/disk.qcow2 && '
+              f'fallocate -p -o 131072 -l 65536 {full}/disk.qcow2 && sha256sum <{full}/disk.qcow2 >{lab.dir}/first && '
+              f'{{ cat /dev/zero >{full}/fill 2>/dev/null; "$0" "$@"; status=$?; '
+              f'sha256sum <{full}/disk.qcow2 >{lab.dir}/second; exit $status; }}')
+    done = lab.repair(image=full / 'disk.qcow2', prefix=('unshare', '-m', 'sh', '-c', script))
+    expect(lab, done, 1, 'No space left on device')
+    if (lab.dir / 'first').read_text() != (lab.dir / 'second').read_text():
+        raise AssertionError('the image was changed')
+
+
+def too_little_memory(lab):
+    expect(lab, lab.repair('--memory=1M'), 1, '(?i)memory')
+
+
+def interrupted_before_the_commit(lab):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with open(lab.image, 'rb') as held:
+            big = lab.dir / 'big.qcow2'
+            subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata,cluster_size=4k', big, '64G'],
+                           check=True)
+            run = subprocess.Popen([lab.tool, f'--accel={lab.accel}', '--mode=check', big], stderr=subprocess.PIPE, text=True,
+                                   stdout=subprocess.DEVNULL)
+            time.sleep(0.1)
+            run.send_signal(number)
+            errors = run.communicate(timeout=20)[1]
+            if run.returncode not in (0, 1) or (run.returncode == 1 and not re.search('(?i)abort|interrupt|stopp', errors)):
+                raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
+            fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
+         and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1]
+NEED_KVM = {no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none}
+NEED_ROOT = {no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none, image_of_another_owner_read_only,
+             journal_on_a_full_disk, image_on_a_full_disk}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--build', required=True)
+    parser.add_argument('filter', nargs='?', default='')
+    args = parser.parse_args()
+    kvm = os.access('/dev/kvm', os.R_OK | os.W_OK)
+    passed = failed = skipped = under_kvm = 0
+    for test in TESTS:
+        if args.filter not in test.__name__:
+            continue
+        reason = ('needs root' if test in NEED_ROOT and os.geteuid() != 0 else
+                  'no /dev/kvm' if test in NEED_KVM and not kvm else None)
+        if reason:
+            skipped += 1
+            print(f'SKIP {test.__name__}: {reason}')
+            continue
+        with tempfile.TemporaryDirectory(prefix='vol-repair-errors.') as directory:
+            try:
+                test(Lab(args.build, directory, 'kvm' if kvm else 'process'))
+                passed += 1
+                under_kvm += kvm
+                print(f'passed  {test.__name__}')
+            except (AssertionError, subprocess.SubprocessError, OSError) as problem:
+                failed += 1
+                print(f'FAIL {test.__name__}: {problem}')
+    print(f'{under_kvm} ran under KVM')
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
