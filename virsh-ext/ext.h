@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ext.h: what the files of virt-vol-repair, and of the front end that is named virsh, share. */
+#ifndef VIRSH_EXT_H
+#define VIRSH_EXT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "vol-repair-client.h"
+
+#define EXT_COMMAND "vol-repair"
+
+/* ---- globals.c: virsh's own options, before the command ---- */
+
+struct globals {
+    const char *uri; /* NULL: libvirt's choice */
+    int keepalive_interval, keepalive_count;
+    bool quiet, readonly, timing;
+    int words; /* index of the first word after the options */
+};
+
+/* False: whatever stands there, the real virsh should deal with it. Prints nothing. */
+bool globals_parse(int argc, char **argv, struct globals *g);
+/* The defaults, and the environment's URI. */
+void globals_init(struct globals *g);
+
+/* ---- args.c: the command's own arguments ---- */
+
+struct request {
+    char *pool, *vol;
+    char *mode_name, *format, *accel, *undo, *memory_text;
+    enum vol_repair_mode mode;
+    struct vol_repair_options options; /* borrows the strings above */
+    bool verbose, json, no_progress, help;
+    /* of virt-vol-repair only */
+    char *connect;
+    bool quiet, version;
+};
+
+enum opt_kind { OPT_FLAG, OPT_STRING, OPT_NUMBER };
+
+struct opt {
+    const char *name;
+    char letter; /* 0: none. A row with a letter is known to virt-vol-repair only */
+    enum opt_kind kind;
+    const char *value; /* what help calls the value */
+    const char *const *choices; /* or NULL */
+    size_t field;  /* offset into struct request */
+    const char *help;
+};
+extern const struct opt args_table[]; /* ends with a NULL name */
+
+/* words: without the command's name, NULL at the end. False: *error is a sentence. */
+bool args_parse(struct request *req, char *const *words, bool standalone, char **error);
+void args_clear(struct request *req);
+
+/* ---- words.c: a command string, as in virsh 'a; b' ---- */
+
+struct command {
+    char **words;       /* NULL at the end; at least one */
+    size_t start, end;  /* its text: bytes [start, end) of the string */
+};
+
+/* struct command, freed with the array. NULL where quoting is not balanced. */
+GPtrArray *words_split(const char *text);
+
+/* ---- help.c ---- */
+
+void help_command(FILE *out);    /* as virsh help COMMAND */
+void help_group(FILE *out);      /* as one group of virsh help */
+void help_standalone(FILE *out); /* virt-vol-repair --help */
+
+/* ---- connect.c ---- */
+
+/* NULL: the reason has been printed. */
+virConnectPtr connect_open(const struct globals *g);
+/* By name in the pool, else by path or key. NULL: the reason has been printed. */
+virStorageVolPtr connect_find_volume(virConnectPtr conn, const struct request *req);
+
+/* ---- show.c ---- */
+
+/* A line on standard error, with virsh's prefix. Control characters do not reach the terminal. */
+void show_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+void show_libvirt_error(void);
+
+/* What a person should type next begins with this, e.g. "virsh -c URI vol-repair". */
+struct shown {
+    const struct request *req;
+    const char *again; /* command line up to the volume */
+    const char *volume; /* its name */
+    const char *pool;
+};
+void show_report(const struct vol_repair_report *report, const struct shown *shown);
+
+/* ---- bar.c: a bar on standard error ---- */
+
+struct bar {
+    bool on, drawn;
+};
+void bar_progress(const struct vol_repair_progress *progress, void *bar);
+void bar_clear(struct bar *bar);
+
+/* ---- vol_repair.c ---- */
+
+/* Runs the command; returns its exit status. program: what the user typed before the volume's name. */
+int vol_repair_command(const struct request *req, const struct globals *g, const char *program);
+
+/* ---- complete.c ---- */
+
+/* words: the command line from the command's name on; the last one is to be completed. */
+void complete_command(const struct globals *g, char *const *words);
+
+/* ---- real_virsh.c ---- */
+
+/* Becomes the real virsh with these arguments; returns only if that fails: an exit status. */
+int real_virsh_exec(char **argv);
+/* Runs it and waits; its exit status. silent: its output is thrown away. */
+int real_virsh_run(char **argv, bool silent);
+
+/* ---- virsh.c ---- */
+
+int virsh_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * real_virsh.c: finds the virsh that is not this program, becomes it, or runs it.
+ *
+ * Two copies of this program could each take the other for the real one. So each leaves its device and inode number
+ * in the environment, and nobody starts what is in that list.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ext.h"
+
+#define SEEN_VARIABLE "VOL_REPAIR_VIRSH_SEEN"
+#define LAST_RESORT "/usr/bin/virsh"
+
+static char *identity(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || access(path, X_OK) < 0)
+        return NULL;
+    return g_strdup_printf("%llx:%llx", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+}
+
+/* Adds this program to the list, once. */
+static void note_ourselves(void)
+{
+    g_autofree char *self = identity("/proc/self/exe");
+    const char *seen = getenv(SEEN_VARIABLE);
+    g_autofree char *all = NULL;
+
+    if (!self || (seen && strstr(seen, self)))
+        return;
+    all = seen ? g_strjoin(",", seen, self, NULL) : g_strdup(self);
+    setenv(SEEN_VARIABLE, all, 1);
+}
+
+static bool is_real(const char *path)
+{
+    g_autofree char *id = identity(path);
+    g_auto(GStrv) seen = g_strsplit(getenv(SEEN_VARIABLE) ? getenv(SEEN_VARIABLE) : "", ",", -1);
+
+    return id && !g_strv_contains((const char *const *)seen, id);
+}
+
+/* NULL: there is none, and that has been said. */
+static char *find(void)
+{
+    g_auto(GStrv) places = g_strsplit(getenv("PATH") ? getenv("PATH") : "", ":", -1);
+
+    note_ourselves();
+    for (unsigned i = 0; places[i]; i++) {
+        char *path = g_build_filename(places[i][0] ? places[i] : ".", "virsh", NULL);
+
+        if (is_real(path))
+            return path;
+        g_free(path);
+    }
+    if (is_real(LAST_RESORT))
+        return g_strdup(LAST_RESORT);
+    show_error("the virsh of libvirt was not found in PATH, nor is there a " LAST_RESORT);
+    return NULL;
+}
+
+int real_virsh_exec(char **argv)
+{
+    static char name[] = "virsh";
+    g_autofree char *path = find();
+
+    if (!path)
+        return 127;
+    fflush(NULL);
+    argv[0] = name;
+    execv(path, argv);
+    show_error("cannot run %s: %s", path, g_strerror(errno));
+    return 126;
+}
+
+int real_virsh_run(char **argv, bool silent)
+{
+    extern char **environ;
+    static char name[] = "virsh";
+    g_autofree char *path = find();
+    posix_spawn_file_actions_t actions;
+    int status, error;
+    pid_t pid;
+
+    if (!path)
+        return 127;
+    fflush(NULL);
+    argv[0] = name;
+    posix_spawn_file_actions_init(&actions);
+    for (int fd = 1; silent && fd <= 2; fd++)
+        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
+    error = posix_spawn(&pid, path, &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (error) {
+        show_error("cannot run %s: %s", path, g_strerror(error));
+        return 126;
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
