@@ -39,7 +39,7 @@ from pathlib import Path
 STUB = 'libvirt_storage_backend_fs.so'
 REAL_CODE = 'libvol-repair-backend.so'
 SETTINGS = {'helper': None, 'accel': 'auto', 'timeout': '60'}
-PROGRAMS = {'vol-repair': 'plugin/vmm/vol-repair', 'virsh': 'virsh-ext/virsh', 'virt-vol-repair': 'virsh-ext/virt-vol-repair'}
+PROGRAMS = {'vol-repair': 'plugin/vmm/vol-repair', 'virsh': 'virsh-ext/bin/virsh', 'virt-vol-repair': 'virsh-ext/virt-vol-repair'}
 
 LIBVIRTD_CONF = '''unix_sock_dir = "{sock}"
 auth_unix_ro = "none"
