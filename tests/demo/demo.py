@@ -79,8 +79,8 @@ class Listener:
         while not self.lines.empty():
             self.lines.get()
 
-    def wait_for_report(self, seconds=20):
-        """(events heard, name of the report, report) of the next finished job; the last two None if none came."""
+    def wait_for_report(self, mode, seconds=20):
+        """(events heard, name of the report, report) of the next finished job of a mode; the last two None if none came."""
         events, end = [], time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -89,7 +89,7 @@ class Listener:
                 break
             if 'event' in line:
                 events.append(line['pool'])
-            elif 'verdict' in line.get('content', {}):
+            elif 'verdict' in line.get('content', {}) and line['content'].get('mode') == mode:
                 return events, line['file'], line['content']
         return events, None, None
 
@@ -161,7 +161,7 @@ def show_repair(demo, volume, listener):
     demo.screen.step(f'{volume}: repair, in a KVM guest')
     listener.drain()
     demo.virsh(volume, 'all', (0,))
-    events, file, report = listener.wait_for_report()
+    events, file, report = listener.wait_for_report('all')
     demo.screen.say(f'A second client, stock libvirt-python, heard: refresh of the pools {", ".join(events) or "(none)"}')
     demo.check(report is not None, f'it fetched the report: volume {file} of the pool vol-repair')
     report = report or {}
