@@ -25,8 +25,10 @@ FIELD = re.compile(r"\{(\w+)(?::(d|x|#x))?\}")
 FUNCTION_LINES, FILE_LINES, ARGUMENTS = 80, 600, 5
 SOURCES = (".c", ".h", ".def", ".S", ".lds", ".py", ".sh", ".build", "recipe")
 # Rows that no image can raise, each with its reason. Printed at every run.
+# Functions whose arguments are somebody else's choice.
+GIVEN_SIGNATURES = {"stream_download_vol"}  # libvirt's downloadVol slot
 NO_CASE = {
-    "not-verified": "only a fault of the planner raises it; no test provokes it yet",
+    "not-verified": "only a fault of the planner raises it; tests/unit/engine/test_session.c provokes it",
 }
 # Words that have no place in the tree, as the first 12 digits of their SHA-256, so that this list is no hit itself.
 FORBIDDEN = {
@@ -166,7 +168,7 @@ def check_sizes(gate, path, text):
         functions = c_functions(text) if path.endswith(".c") else python_functions(text)
         for name, length, arguments in functions:
             gate.need(length <= FUNCTION_LINES, f"{path}: {name}() has {length} lines")
-            gate.need(arguments <= ARGUMENTS, f"{path}: {name}() has {arguments} arguments")
+            gate.need(arguments <= ARGUMENTS or name in GIVEN_SIGNATURES, f"{path}: {name}() has {arguments} arguments")
 
 
 def check_tree(gate):

@@ -46,6 +46,7 @@ SUITES = [
     Suite('cases, clang, kvm', CASES.format(build='{clang}', accel='kvm'), kvm=True, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
+    Suite('errors', '{py} tests/errors/run.py --build {build}'),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
     Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
     Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=True),

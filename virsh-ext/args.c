@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* args.c: the arguments of vol-repair, by virsh's rules: options anywhere, --name VALUE or --name=VALUE, -- ends them. */
+/* args.c: the arguments of vol-repair, by virsh's rules: options anywhere, with = or without, -- ends them. */
 #include <stddef.h>
 #include <string.h>
 
@@ -79,7 +79,8 @@ static bool set_value(struct request *req, const struct opt *opt, const char *va
 
     if (opt->kind == OPT_NUMBER) {
         if (!g_ascii_string_to_signed(value, 10, 0, G_MAXINT, &number, NULL)) {
-            *error = g_strdup_printf("Numeric value '%s' for <%s> option is malformed or out of range", value, opt->name);
+            *error =
+                g_strdup_printf("Numeric value '%s' for <%s> option is malformed or out of range", value, opt->name);
             return false;
         }
         *(int *)field = number;
@@ -103,7 +104,8 @@ static bool take_option(struct request *req, char *const *words, unsigned *i, bo
     bool short_form = word[1] != '-';
 
     if (!opt) {
-        *error = g_strdup_printf("command '" EXT_COMMAND "' doesn't support option %.*s", (int)strcspn(word, "="), word);
+        *error =
+            g_strdup_printf("command '" EXT_COMMAND "' doesn't support option %.*s", (int)strcspn(word, "="), word);
         return false;
     }
     if (opt->kind == OPT_FLAG) {
@@ -118,7 +120,8 @@ static bool take_option(struct request *req, char *const *words, unsigned *i, bo
     if (!value)
         value = words[*i + 1] ? words[++*i] : NULL;
     if (!value) {
-        *error = g_strdup_printf("expected syntax: --%s <%s>", opt->name, opt->kind == OPT_NUMBER ? "number" : "string");
+        *error =
+            g_strdup_printf("expected syntax: --%s <%s>", opt->name, opt->kind == OPT_NUMBER ? "number" : "string");
         return false;
     }
     if (opt->kind == OPT_STRING && *(char **)((char *)req + opt->field)) {

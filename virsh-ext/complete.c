@@ -73,9 +73,9 @@ static const struct opt *option_named(const char *name, size_t len)
 
 /* What is known of the words before the last one. */
 struct line {
-    const char *pool; /* by --pool, or as the first positional word */
-    unsigned data;    /* positional words */
-    bool only_data;   /* after -- */
+    const char *pool;          /* by --pool, or as the first positional word */
+    unsigned data;             /* positional words */
+    bool only_data;            /* after -- */
     const struct opt *waiting; /* option whose value comes next */
 };
 

@@ -43,9 +43,9 @@ struct opt {
     const char *name;
     char letter; /* 0: none. A row with a letter is known to virt-vol-repair only */
     enum opt_kind kind;
-    const char *value; /* what help calls the value */
+    const char *value;          /* what help calls the value */
     const char *const *choices; /* or NULL */
-    size_t field;  /* offset into struct request */
+    size_t field;               /* offset into struct request */
     const char *help;
 };
 extern const struct opt args_table[]; /* ends with a NULL name */
@@ -57,8 +57,8 @@ void args_clear(struct request *req);
 /* ---- words.c: a command string, as in virsh 'a; b' ---- */
 
 struct command {
-    char **words;       /* NULL at the end; at least one */
-    size_t start, end;  /* its text: bytes [start, end) of the string */
+    char **words;      /* NULL at the end; at least one */
+    size_t start, end; /* its text: bytes [start, end) of the string */
 };
 
 /* struct command, freed with the array. NULL where quoting is not balanced. */
@@ -86,7 +86,7 @@ void show_libvirt_error(void);
 /* What a person should type next begins with this, e.g. "virsh -c URI vol-repair". */
 struct shown {
     const struct request *req;
-    const char *again; /* command line up to the volume */
+    const char *again;  /* command line up to the volume */
     const char *volume; /* its name */
     const char *pool;
 };

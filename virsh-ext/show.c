@@ -239,8 +239,8 @@ static void print_next(const struct vol_repair_report *r, const struct shown *s)
     } else if (r->verdict == VOL_REPAIR_REFUSED || r->verdict == VOL_REPAIR_FAILED) {
         printf("Next:     the reason above has to go first; then run the command again.\n");
     } else if (r->verdict == VOL_REPAIR_CORRUPTIONS_REMAIN && r->mode == VOL_REPAIR_ALL) {
-        printf("Next:     what is left can be mended in more than one way, so it was left alone: copy what can be read\n"
-               "          (qemu-img convert), or take a backup of the volume.\n");
+        printf("Next:     what is left can be mended in more than one way, so it was left alone:\n"
+               "          copy what can be read (qemu-img convert), or take a backup of the volume.\n");
     } else if (r->mode == VOL_REPAIR_CHECK && r->verdict == VOL_REPAIR_LEAKS_REMAIN) {
         printf("Next:     give the space back:\n            ");
         print_command(s, VOL_REPAIR_LEAKS);

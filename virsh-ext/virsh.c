@@ -129,7 +129,8 @@ static bool stands_alone(const char *name)
 
     if (!g_strv_contains(names, name))
         return true;
-    show_error("'%s' and '" EXT_COMMAND "' cannot be in one command string; the connection can be chosen with -c", name);
+    show_error("'%s' and '" EXT_COMMAND "' cannot be in one command string; the connection can be chosen with -c",
+               name);
     return false;
 }
 
@@ -146,7 +147,8 @@ static bool is_known(const struct front *f, const char *name)
 }
 
 /* Neighbouring commands of the real virsh become one step, in their own words. */
-static bool add_step(const struct front *f, GPtrArray *steps, const struct command *command, const char *string, size_t *start)
+static bool add_step(const struct front *f, GPtrArray *steps, const struct command *command, const char *string,
+                     size_t *start)
 {
     struct step *last = steps->len ? g_ptr_array_index(steps, steps->len - 1) : NULL;
     enum kind kind = kind_of(command->words);

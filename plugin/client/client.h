@@ -11,10 +11,10 @@
 
 #include "vol-repair-client.h"
 
-#define CLIENT_LINE_MAX (64u * 1024)            /* bytes, without the newline */
-#define CLIENT_REPORT_MAX (64u * 1024 * 1024)   /* bytes of the one line that may be longer */
-#define CLIENT_ANSWER_MAX (4u * 1024 * 1024)    /* bytes of an answer of the control door */
-#define CLIENT_DEPTH_MAX 32                     /* nested objects and arrays: a JSON parser recurses */
+#define CLIENT_LINE_MAX (64u * 1024)          /* bytes, without the newline */
+#define CLIENT_REPORT_MAX (64u * 1024 * 1024) /* bytes of the one line that may be longer */
+#define CLIENT_ANSWER_MAX (4u * 1024 * 1024)  /* bytes of an answer of the control door */
+#define CLIENT_DEPTH_MAX 32                   /* nested objects and arrays: a JSON parser recurses */
 
 #define client_error(error, code, ...) g_set_error(error, VOL_REPAIR_ERROR, VOL_REPAIR_ERROR_##code, __VA_ARGS__)
 
@@ -54,7 +54,8 @@ struct client_lines {
     struct vol_repair_report *report; /* once it is there, all is said */
 };
 
-void client_lines_init(struct client_lines *lines, enum vol_repair_mode mode, vol_repair_progress_fn progress, void *opaque);
+void client_lines_init(struct client_lines *lines, enum vol_repair_mode mode, vol_repair_progress_fn progress,
+                       void *opaque);
 void client_lines_clear(struct client_lines *lines);
 /* Takes bytes as they come. FALSE: they break the contract; the job must not be listened to any more. */
 bool client_lines_push(struct client_lines *lines, const char *data, size_t len, GError **error);

@@ -9,10 +9,10 @@ static const char report_start[] = "{\"event\":\"report\",";
 
 static const char *const phases[] = {"check", "verify", "commit", "final", "undo", NULL};
 
-void client_lines_init(struct client_lines *lines, enum vol_repair_mode mode, vol_repair_progress_fn progress, void *opaque)
+void client_lines_init(struct client_lines *lines, enum vol_repair_mode mode, vol_repair_progress_fn progress,
+                       void *opaque)
 {
-    *lines = (struct client_lines){
-        .mode = mode, .progress = progress, .opaque = opaque, .partial = g_string_new(NULL)};
+    *lines = (struct client_lines){.mode = mode, .progress = progress, .opaque = opaque, .partial = g_string_new(NULL)};
 }
 
 void client_lines_clear(struct client_lines *lines)
@@ -134,9 +134,9 @@ struct vol_repair_report *client_lines_end(struct client_lines *lines, GError **
         return NULL;
     }
     if (!lines->report) {
-        client_error(error, NO_REPORT, lines->started
-                         ? "the job ended without a report: the repair program or the storage daemon died"
-                         : "the job did not start: the storage daemon sent nothing (its log may say why)");
+        client_error(error, NO_REPORT,
+                     lines->started ? "the job ended without a report: the repair program or the storage daemon died"
+                                    : "the job did not start: the storage daemon sent nothing (its log may say why)");
         return NULL;
     }
     return g_steal_pointer(&lines->report);

@@ -3,7 +3,7 @@
 #include "client.h"
 
 const char *const client_mode_names[] = {
-    [VOL_REPAIR_CHECK] = "check", [VOL_REPAIR_LEAKS] = "leaks", [VOL_REPAIR_ALL] = "all",
+    [VOL_REPAIR_CHECK] = "check", [VOL_REPAIR_LEAKS] = "leaks",   [VOL_REPAIR_ALL] = "all",
     [VOL_REPAIR_UNDO] = "undo",   [VOL_REPAIR_MODE_COUNT] = NULL,
 };
 
@@ -18,7 +18,10 @@ const char *const client_verdict_names[] = {
     [VOL_REPAIR_VERDICT_COUNT] = NULL,
 };
 
-G_DEFINE_QUARK(vol-repair-error-quark, vol_repair_error)
+GQuark vol_repair_error_quark(void)
+{
+    return g_quark_from_static_string("vol-repair-error-quark");
+}
 
 int client_find_name(const char *const *names, const char *name)
 {

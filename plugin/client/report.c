@@ -40,7 +40,8 @@ JsonNode *client_parse_json(const char *text, size_t len, GError **error)
     JsonNode *root = NULL;
 
     /* A NUL byte is not valid UTF-8 to this function either. */
-    if (g_utf8_validate(text, len, NULL) && is_shallow(text, len) && json_parser_load_from_data(parser, text, len, NULL))
+    if (g_utf8_validate(text, len, NULL) && is_shallow(text, len) &&
+        json_parser_load_from_data(parser, text, len, NULL))
         root = json_parser_steal_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
         if (root)

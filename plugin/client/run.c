@@ -241,8 +241,8 @@ static virStreamPtr open_stream(virStorageVolPtr vol, enum vol_repair_mode mode,
     return NULL;
 }
 
-struct vol_repair_report *vol_repair_run(virStorageVolPtr vol, enum vol_repair_mode mode, const struct vol_repair_run *run,
-                                         GError **error)
+struct vol_repair_report *vol_repair_run(virStorageVolPtr vol, enum vol_repair_mode mode,
+                                         const struct vol_repair_run *run, GError **error)
 {
     static const struct vol_repair_run defaults;
     struct vol_repair_report *report = NULL;

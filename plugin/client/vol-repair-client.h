@@ -83,7 +83,9 @@ struct vol_repair_options {
     int timeout;        /* seconds without progress until the repairer is stopped; 0: never; -1: the host's choice */
     int max_messages;   /* findings of a kind that the report spells out; -1: the host's choice */
 };
+/* clang-format off */
 #define VOL_REPAIR_OPTIONS_INIT {.timeout = -1, .max_messages = -1}
+/* clang-format on */
 
 struct vol_repair_progress {
     const char *phase; /* check, verify, commit, final, undo */
@@ -159,8 +161,8 @@ struct vol_repair_run {
  * an error means that there is none. run may be NULL. An aborted job's report has the verdict "failed" and the
  * error "aborted", unless the job was past the point where that is possible.
  */
-struct vol_repair_report *vol_repair_run(virStorageVolPtr vol, enum vol_repair_mode mode, const struct vol_repair_run *run,
-                                         GError **error);
+struct vol_repair_report *vol_repair_run(virStorageVolPtr vol, enum vol_repair_mode mode,
+                                         const struct vol_repair_run *run, GError **error);
 void vol_repair_report_free(struct vol_repair_report *report);
 
 /* ---- the jobs of a host ---- */
@@ -171,9 +173,9 @@ struct vol_repair_job {
     char *pool, *volume;
     gboolean running;
     unsigned percent;
-    char *phase;   /* NULL once it has ended */
-    char *verdict; /* NULL while it runs */
-    int exit_code; /* -1 while it runs */
+    char *phase;    /* NULL once it has ended */
+    char *verdict;  /* NULL while it runs */
+    int exit_code;  /* -1 while it runs */
     gint64 started; /* seconds since the epoch */
 };
 

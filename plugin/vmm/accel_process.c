@@ -93,6 +93,8 @@ static void crashed(struct child *c)
     char text[100] = "its process ended";
     int status;
 
+    /* One that ends already ends as it was going to; one that only looks like it must not keep us waiting. */
+    (void)kill(c->guest_pid, SIGKILL);
     bool reaped = waitpid(c->guest_pid, &status, 0) == c->guest_pid;
     c->guest_pid = 0;
     if (reaped && WIFSIGNALED(status))
@@ -101,24 +103,34 @@ static void crashed(struct child *c)
     child_fail(c, VMM_FAIL_GUEST_CRASH, 0, text);
 }
 
+/* Both ways the guest can keep us waiting: it may not ring, and may ring without ever reading what it is told. */
+static ssize_t talk(struct child *c, bool tell, void *bytes, size_t len)
+{
+    ssize_t n;
+
+    do {
+        atomic_store(&c->in_guest, true);
+        n = tell ? write(c->resume_fd, bytes, len) : read(c->bell_fd, bytes, len);
+        atomic_store(&c->in_guest, false);
+        child_check_stop(c);
+    } while (n < 0 && errno == EINTR);
+    return n;
+}
+
 void process_run(struct child *c)
 {
-    const uint8_t go = 1;
+    uint8_t go = 1;
     uint32_t want;
 
     for (;;) {
-        if (write(c->resume_fd, &go, 1) != 1)
+        if (talk(c, true, &go, sizeof(go)) != sizeof(go))
             crashed(c);
-        ssize_t n;
-        do {
-            atomic_store(&c->in_guest, true);
-            n = read(c->bell_fd, &want, sizeof(want));
-            atomic_store(&c->in_guest, false);
-            child_check_stop(c);
-        } while (n < 0 && errno == EINTR);
+        ssize_t n = talk(c, false, &want, sizeof(want));
         c->stats.exits++;
-        if (n != sizeof(want))
+        if (n <= 0)
             crashed(c);
+        if (n != sizeof(want))
+            child_fail(c, VMM_FAIL_GUEST_PROTOCOL, 0, "half a doorbell");
         ring_doorbell(&c->ring, want);
     }
 }

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Of the budget, what is not the guest's heap: this program, its stacks, the guest's low memory, the overlay's index. */
+/* Of the budget, what is not the guest's heap: this program, its stacks, the guest's low memory. */
 #define OVERHEAD   (8u << 20)
 #define HEAP_MIN   (4u << 20)
 #define TICK_MS    100
@@ -143,15 +143,21 @@ static void start_threads(struct child *c)
 
 /* ---- setting up ------------------------------------------------------------------------------------------------------ */
 
+/* The overlay's index, bytes; its data lies in a file. */
+static uint64_t overlay_memory(const struct vmm_config *cfg)
+{
+    return cfg->mode == VR_MODE_CHECK ? 0 : cfg->memory / 8;
+}
+
 static void make_memory(struct child *c)
 {
     const struct vmm_config *cfg = c->cfg;
     /* The process accelerator's guest is another process: it shares the memory. */
     int share = cfg->accel == VMM_ACCEL_PROCESS ? MAP_SHARED : MAP_PRIVATE;
 
-    if (cfg->memory < OVERHEAD + HEAP_MIN)
-        child_fail(c, VMM_FAIL_MEMORY, 0, "at least 12 MiB are needed");
-    c->heap_size = (cfg->memory - OVERHEAD) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
+    if (cfg->memory < OVERHEAD + 2 * HEAP_MIN)
+        child_fail(c, VMM_FAIL_MEMORY, 0, "at least 16 MiB are needed");
+    c->heap_size = (cfg->memory - OVERHEAD - overlay_memory(cfg)) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
     c->memory_size = VR_GPA_HEAP + c->heap_size;
     /* And a page behind it, which the process accelerator makes a wall. */
     c->memory = mmap(NULL, c->memory_size + VR_PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -203,7 +209,7 @@ void vmm_child(const struct vmm_config *cfg)
     enclose(c);
     make_memory(c);
     load(c);
-    overlay_init(&c->overlay, cfg->overlay_fd, cfg->image_fd, cfg->image_size, cfg->memory);
+    overlay_init(&c->overlay, cfg->overlay_fd, cfg->image_fd, cfg->image_size, overlay_memory(cfg));
     ring_open(&c->ring, c, (struct vr_ring *)(void *)(c->memory + VR_GPA_RING));
     if (kvm)
         vm_prepare(c);

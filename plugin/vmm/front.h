@@ -83,6 +83,9 @@ bool size_parse(const char *text, uint64_t *bytes);
 /* A whole decimal number in min..max. */
 bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value);
 
+/* Replaces an allocated string by a copy of value. */
+void string_set(char **field, const char *value);
+
 enum format_kind { FORMAT_UNKNOWN, FORMAT_NO_CHECKS, FORMAT_QCOW2 };
 enum format_kind format_lookup(const char *name);
 

@@ -11,6 +11,12 @@ static const char *const formats_no_checks[] = {
     "vpc",   "vvfat", "file",  "nbd", "ssh",  "http",      "https", "null-aio", "host_device", "copy-on-read",
 };
 
+void string_set(char **field, const char *value)
+{
+    g_free(*field);
+    *field = g_strdup(value);
+}
+
 enum format_kind format_lookup(const char *name)
 {
     if (g_str_equal(name, "qcow2"))
@@ -98,20 +104,14 @@ static bool parse_switch(const char *value, bool *on)
     return g_str_equal(value, "off") || g_str_equal(value, "no") || g_str_equal(value, "false");
 }
 
-static void set_string(char **field, const char *value)
-{
-    g_free(*field);
-    *field = g_strdup(value);
-}
-
 static bool take_item(struct options *opt, const char *key, const char *value, GError **error)
 {
     bool on;
 
     if (g_str_equal(key, "driver")) {
-        set_string(&opt->format, value);
+        string_set(&opt->format, value);
     } else if (g_str_equal(key, "file.filename") || g_str_equal(key, "filename")) {
-        set_string(&opt->path, value);
+        string_set(&opt->path, value);
     } else if (g_str_equal(key, "file.driver")) {
         if (!g_str_equal(value, "file") && !g_str_equal(value, "host_device")) {
             g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,

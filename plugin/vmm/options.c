@@ -131,12 +131,6 @@ static void options_default(struct options *opt)
     opt->report_fd = -1;
 }
 
-static void set_string(char **field, const char *value)
-{
-    g_free(*field);
-    *field = g_strdup(value);
-}
-
 /* ---- values with a short list of words ------------------------------------------------------------- */
 
 static bool take_repair(struct options *opt, const char *value, GError **error)
@@ -286,7 +280,7 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
         return true;
     switch (letter) {
     case 'f':
-        set_string(&opt->format, value);
+        string_set(&opt->format, value);
         return true;
     case 'r':
         return take_repair(opt, value, error);
@@ -299,13 +293,13 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
     case OPT_ACCEL:
         return take_accel(opt, value, error);
     case OPT_UNDO:
-        set_string(&opt->undo, value);
+        string_set(&opt->undo, value);
         return true;
     case OPT_REPORT:
-        set_string(&opt->report, value);
+        string_set(&opt->report, value);
         return true;
     case OPT_NAME:
-        set_string(&opt->name, value);
+        string_set(&opt->name, value);
         return true;
     case OPT_OBJECT:
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
@@ -348,7 +342,7 @@ static bool path_from_filename(struct options *opt, GError **error)
 
     for (size_t i = 0; i < G_N_ELEMENTS(local); i++) {
         if (g_str_has_prefix(name, local[i])) {
-            set_string(&opt->path, name + strlen(local[i]));
+            string_set(&opt->path, name + strlen(local[i]));
             return true;
         }
     }
@@ -364,7 +358,7 @@ static bool path_from_filename(struct options *opt, GError **error)
                     "Could not open '': The 'file' block driver requires a file name");
         return false;
     }
-    set_string(&opt->path, name);
+    string_set(&opt->path, name);
     return true;
 }
 

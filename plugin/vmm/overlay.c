@@ -14,8 +14,8 @@
 void overlay_init(struct overlay *ov, int fd, int image_fd, uint64_t size, uint64_t memory)
 {
     *ov = (struct overlay){.fd = fd, .image_fd = image_fd, .size = size, .lock = PTHREAD_MUTEX_INITIALIZER};
-    /* A quarter of the budget for the index; the data itself lies in the file. */
-    ov->limit = memory / 4 / sizeof(*ov->versions);
+    /* Buckets take about as much again as the smallest versions would; growing needs the old and the new at once. */
+    ov->limit = memory / 3 / sizeof(*ov->versions);
     atomic_init(&ov->empty, true);
 }
 

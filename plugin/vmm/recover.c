@@ -57,8 +57,10 @@ static char *refusal(int fd, const struct vmm_undo *u, const char *journal)
         name = g_strescape(u->image_name, NULL);
         return g_strdup_printf("The undo journal '%s' belongs to another image ('%s')", journal, name);
     case VMM_UNDO_CHANGED:
-        return g_strdup_printf("The image was changed after the repair of the undo journal '%s'; it cannot be undone",
-                               journal);
+        name = g_strescape(u->image_name, NULL);
+        return g_strdup_printf("The image is not what the repair of '%s' left behind (undo journal '%s'): it was "
+                               "changed since, or is another image",
+                               name, journal);
     default:
         return NULL;
     }
@@ -92,18 +94,14 @@ bool recover_undo(struct result *res, const struct image *img, const char *journ
 
 /* ---- after a repair that was cut ------------------------------------------------------------------------ */
 
-/* What a journal that was never finished says of the image. */
+/* Puts the image right after a repair that was never finished, and the journal away. */
 static bool settle_unfinished(const struct image *img, const char *journal, int fd, const struct vmm_undo *u,
-                              bool *cut, GError **error)
+                              GError **error)
 {
-    int err;
+    int err = u->state == VMM_UNDO_READY ? -vmm_undo_rollback(img->fd, fd) : 0;
 
-    if (u->state == VMM_UNDO_READY) {
-        err = -vmm_undo_rollback(img->fd, fd);
-        if (err)
-            return failed(error, "roll back from the undo journal (it still holds everything)", journal, err);
-        *cut = true;
-    }
+    if (err)
+        return failed(error, "roll back from the undo journal (it still holds everything)", journal, err);
     /* Rolled back now or before, or cut before the first write: of no more use. Others are put aside, not lost. */
     if (u->state == VMM_UNDO_READY || u->state == VMM_UNDO_ORIGINAL || u->state == VMM_UNDO_EMPTY)
         undofile_remove(journal);
@@ -124,9 +122,8 @@ bool recover_cut(const struct image *img, const char *journal, bool repair, bool
     if (err)
         ok = !repair || failed(error, "read the undo journal", journal, err);
     else if (!u.finished && repair)
-        ok = settle_unfinished(img, journal, fd, &u, cut, error);
-    else
-        *cut = !u.finished && u.state == VMM_UNDO_READY;
+        ok = settle_unfinished(img, journal, fd, &u, error);
+    *cut = !err && ok && !u.finished && u.state == VMM_UNDO_READY;
     close(fd);
     return ok;
 }

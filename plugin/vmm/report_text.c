@@ -220,8 +220,8 @@ static void print_next(const struct result *res)
     else if (mode == FRONT_CHECK && can_mend(res, VR_POL_LEAKS))
         printf("Next:     --mode=leaks mends it.\n");
     else if (res->verdict == VERDICT_CORRUPTIONS_REMAIN)
-        printf("Next:     what remains can be mended in more than one way, so it was left alone: copy what can be read\n"
-               "          (qemu-img convert), or take a backup of the image.\n");
+        printf("Next:     what remains can be mended in more than one way, so it was left alone: copy what can be\n"
+               "          read (qemu-img convert), or take a backup of the image.\n");
     else
         printf("Next:     nothing needs to be done.\n");
     if (res->undo_path)

@@ -93,10 +93,13 @@ def measure(bench, work, tools, args):
     rounds = args.rounds or bench.rounds
     for number in range(rounds + (not bench.repairs)):
         for tool, command in tools.items():
+            command = [*command, *bench.arguments]
             if bench.repairs:
+                command += [f'--undo={work / "journal"}'] * (tool == 'vol-repair')
+                (work / 'journal').unlink(missing_ok=True)
                 subprocess.run(['cp', '--sparse=always', str(image), str(copy)], check=True)
                 os.sync()
-            run = run_once(work / 'measure', [*command, *bench.arguments], copy if bench.repairs else image)
+            run = run_once(work / 'measure', command, copy if bench.repairs else image)
             if run.status != bench.status:
                 sys.exit(f'bench: {bench.name}: {tool} ended with {run.status}, not {bench.status}')
             if number or bench.repairs:
@@ -152,7 +155,8 @@ OPENING = '''<!-- Made by ./run bench: do not edit. -->
 `vol-repair` and `qemu-img` side by side, in turn, on the same images in one run; medians. The ratio is the median of the rounds' ratios
 qemu-img / vol-repair: above 1, vol-repair is faster. "Peak" is the largest single process of a run (`ru_maxrss`); for vol-repair that
 includes the guest's memory. "Read" is what the run's processes read by system calls. The page cache is hot. A repair by vol-repair
-includes its undo journal, its verification before the first write, and its last walk from disk.
+includes its undo journal, its verification before the first write, and its last walk from disk; one by qemu-img also punches
+holes where it frees clusters, which vol-repair leaves to later writes.
 Both tools had to give the same answer, or there would be no table. Absolute times are this machine's alone.
 '''
 

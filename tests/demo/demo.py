@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -47,7 +48,7 @@ class Demo:
         return text
 
     def virsh(self, volume, mode, expect):
-        return self.run(['virsh', 'vol-repair', 'default', volume, f'--mode={mode}'], expect, limit=40)
+        return self.run(['virsh', 'vol-repair', 'default', volume, f'--mode={mode}'], expect, limit=60)
 
     def qemu_img_check(self, volume, expect):
         return self.run(['qemu-img', 'check', str(self.pool / volume)], expect, f'qemu-img check {volume}', limit=7)
@@ -160,7 +161,8 @@ def show_check(demo, volume, status, damaged):
 def show_repair(demo, volume, listener):
     demo.screen.step(f'{volume}: repair, in a KVM guest')
     listener.drain()
-    demo.virsh(volume, 'all', (0,))
+    text = demo.virsh(volume, 'all', (0,))
+    demo.check(re.search(r'\d+% \w+', text), 'the progress was shown while it ran')
     events, file, report = listener.wait_for_report('all')
     demo.screen.say(f'A second client, stock libvirt-python, heard: refresh of the pools {", ".join(events) or "(none)"}')
     demo.check(report is not None, f'it fetched the report: volume {file} of the pool vol-repair')
@@ -223,7 +225,7 @@ def play(demo):
 def main():
     parser = argparse.ArgumentParser(prog='./run demo', description=__doc__)
     parser.add_argument('--build', default='build/release', help='build directory')
-    parser.add_argument('--batch', action='store_true', help='plain output, no terminal tricks')
+    parser.add_argument('--batch', action='store_true', help='plain output, no colours')
     parser.add_argument('--count', action='store_true', help='end with a countable line')
     parser.add_argument('--keep', action='store_true', help='leave the disks in place and say where')
     parser.add_argument('--volume', help='only this one: ' + ', '.join(v[0] for v in VOLUMES))

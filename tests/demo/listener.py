@@ -23,7 +23,10 @@ def fetch_reports(connection, pool_name, seen):
     """Yields (name of the volume, parsed JSON) of the pool's files that are new or have changed."""
     pool = connection.storagePoolLookupByName(pool_name)
     for volume in pool.listAllVolumes():
-        text = download(connection, volume)
+        try:
+            text = download(connection, volume)
+        except libvirt.libvirtError:
+            continue  # gone since it was listed: a report in the making, or too old to be kept
         if text and seen.get(volume.name()) != text:
             seen[volume.name()] = text
             yield volume.name(), json.loads(text)

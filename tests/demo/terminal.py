@@ -8,15 +8,15 @@ import time
 
 
 class Screen:
-    """Writes to standard output. Colours and moving progress bars only on a terminal."""
+    """Writes to standard output. Colours only on a terminal."""
 
     def __init__(self, batch):
-        self.live = sys.stdout.isatty() and not batch
+        self.colours = sys.stdout.isatty() and not batch
         self.number = 0
         self.begin = time.monotonic()
 
     def paint(self, code, text):
-        return f'\033[{code}m{text}\033[0m' if self.live else text
+        return f'\033[{code}m{text}\033[0m' if self.colours else text
 
     def step(self, title):
         self.number += 1
@@ -45,26 +45,15 @@ class Screen:
             if not data:
                 break
             parts.append(data)
-            self.echo_bar(data)
         os.close(master)
         status = child.wait()
         text = b''.join(parts).decode(errors='replace').replace('\r\n', '\n')
         self.show(text, limit)
         return status, text
 
-    def echo_bar(self, data):
-        """A moving bar is shown as it moves; lines wait for show()."""
-        last = data.decode(errors='replace').rsplit('\n', 1)[-1].rstrip('\r')
-        if self.live and '\r' in last:
-            sys.stdout.write('\r        ' + last.rsplit('\r', 1)[-1])
-            sys.stdout.flush()
-
     def show(self, text, limit):
-        """The lines as a terminal would have left them, long outputs shortened in the middle."""
-        if self.live:
-            sys.stdout.write('\r\033[K')
-        lines = [line.rstrip('\r').rsplit('\r', 1)[-1].rstrip() for line in text.split('\n')]
-        lines = [line for line in lines if line]
+        """What a terminal showed, each state of a progress bar as a line; long outputs shortened in the middle."""
+        lines = [part.rstrip() for line in text.split('\n') for part in line.split('\r') if part.strip()]
         if len(lines) > limit:
             cut = len(lines) - limit + 1
             lines[2:2 + cut] = [f'... ({cut} more lines)']

@@ -225,7 +225,8 @@ def leak(path, count):
 
 def qemu_check(path):
     """qemu-img check's own document."""
-    done = subprocess.run(['qemu-img', 'check', '--output=json', '-f', 'qcow2', path], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(['qemu-img', 'check', '--output=json', '-f', 'qcow2', path], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, check=False)
     return json.loads(done.stdout)
 
 

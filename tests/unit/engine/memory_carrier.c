@@ -19,7 +19,8 @@ static enum vr_status do_write(struct memory_image *m, const struct vr_request *
 {
     if (r->offset > m->size || r->len > m->size - r->offset)
         return VR_EPROTO;
-    memcpy(m->view + r->offset, r->buf, r->len);
+    if (!m->lose_writes)
+        memcpy(m->view + r->offset, r->buf, r->len);
     m->writes++;
     return VR_OK;
 }

@@ -210,6 +210,25 @@ static void test_a_read_error_changes_nothing(void **state)
     }
 }
 
+/* What the plan promised is not what the verification walk finds: nothing is committed, and a record says so. */
+static void test_a_plan_that_does_not_verify_is_refused(void **state)
+{
+    struct memory_image m;
+    struct vr_summary sum;
+
+    (void)state;
+    make_image();
+    image[2 * CS + 6 * 2 + 1] = 0;
+    memory_image_open(&m, image, sizeof(image));
+    m.lose_writes = true;
+    memory_session(&m, VR_MODE_ALL, 8 << 20, &sum);
+    assert_int_equal(sum.status, VR_EREFUSED);
+    assert_int_equal(sum.found[VR_WALK_CHECK][VR_P_NOT_VERIFIED], 1);
+    assert_int_equal(m.last[m.records - 1].code, 0x6010);
+    assert_int_equal(m.commits, 0);
+    memory_image_close(&m);
+}
+
 static void test_too_little_memory_is_said(void **state)
 {
     struct memory_image m;
@@ -256,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_a_pointer_into_metadata_is_not_followed),
         cmocka_unit_test(test_shared_clusters_are_named_and_made_safe),
         cmocka_unit_test(test_a_read_error_changes_nothing),
+        cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
         cmocka_unit_test(test_every_metadata_byte_flipped),
     };

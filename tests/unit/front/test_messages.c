@@ -12,7 +12,8 @@ static char *render(const char *tmpl, const struct vr_record *rec, bool fixed)
 
 static void formats(void **state)
 {
-    struct vr_record rec = {.host = 0x10000, .guest = 513, .guest_len = 7, .index = 4, .got = 255, .want = 1, .count = 3};
+    struct vr_record rec = {
+        .host = 0x10000, .guest = 513, .guest_len = 7, .index = 4, .got = 255, .want = 1, .count = 3};
     g_autofree char *all = render("{host:#x} {guest} {guest_len:d} {index} {got:x} {want} {count}", &rec, false);
     g_autofree char *big = NULL;
 

@@ -139,8 +139,9 @@ static void filenames(void **state)
     expect("./a:b", &opt, NULL);
     assert_string_equal(opt.path, "./a:b");
     options_clear(&opt);
-    refuse("nbd:localhost:1", "Could not open 'nbd:localhost:1': Unknown protocol 'nbd'; only files and block devices of "
-                              "this host can be checked (a file of this name: ./nbd:localhost:1)");
+    refuse("nbd:localhost:1",
+           "Could not open 'nbd:localhost:1': Unknown protocol 'nbd'; only files and block devices of this host can be "
+           "checked (a file of this name: ./nbd:localhost:1)");
 }
 
 static void image_opts(void **state)
