@@ -43,7 +43,7 @@ struct vr_refmap {
 };
 
 enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max) VR_CHECKED;
-/* One more reference to a cluster (inside the map). False where the width cannot count it; nothing changed then. */
+/* One more reference to a cluster (inside the map). False where the width cannot count it; the claim is noted still. */
 bool vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster);
 /* From now on a cluster has this refcount; its claims stay. */

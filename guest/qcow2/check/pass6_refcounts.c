@@ -37,6 +37,9 @@ static void judge_blocks(struct vr_ctx *ctx)
         f.index = i;
         f.got = ref.count;
         f.want = 1;
+        /* Narrow refcounts cannot count a second claim; still, nothing is written through what others own. */
+        if (ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN))
+            img->rebuild = true;
         if (f.got == 1)
             continue;
         /* Of several entries that name one block, and nothing else does, the first is right for all we know. */

@@ -101,12 +101,12 @@ bool vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim)
         return true;
     }
     struct vr_ref r = vr_refmap_get(m, cluster);
-    if (r.count >= m->max)
-        return false;
-    r.count++;
+    bool fits = r.count < m->max;
+    r.count += fits;
+    /* Who claims it is kept even where a claim cannot be counted any more. */
     r.claims |= (uint32_t)claim;
     put(m, cluster, r);
-    return true;
+    return fits;
 }
 
 void vr_refmap_set(struct vr_refmap *m, uint64_t cluster, uint64_t count)

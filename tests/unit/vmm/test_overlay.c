@@ -209,7 +209,7 @@ static void the_limit(void **state)
     uint8_t byte = 0;
 
     (void)state;
-    open_pair(&p, 6, 3 * 4 * sizeof(struct overlay_version)); /* three versions */
+    open_pair(&p, 6, 3 * 3 * sizeof(struct overlay_version)); /* three versions */
     for (unsigned page = 0; page < 3; page++) {
         byte = (uint8_t)~p.m->now[page * OVERLAY_PAGE];
         assert_int_equal(overlay_write(&p.ov, 2, &byte, 1, page * OVERLAY_PAGE), 0);
