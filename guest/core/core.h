@@ -81,6 +81,12 @@ enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r) VR_CHECKED
 /* Start a request without a buffer, whose outcome does not matter. */
 void vr_io_tell(struct vr_io *io, const struct vr_request *r);
 
+/* Read len bytes at offset into buf and wait. */
+enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len) VR_CHECKED;
+/* Hand len bytes for offset to the overlay and wait. Nothing reaches the image before the commit. */
+enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
+    VR_CHECKED;
+
 /* ---- stream.c: many blocks of one size, read ahead, delivered in order ------------------------------- */
 
 struct vr_block {
@@ -138,7 +144,7 @@ uint64_t vr_found(const struct vr_ctx *ctx, enum vr_walk walk, enum vr_severity 
 uint64_t vr_remaining(const struct vr_ctx *ctx, enum vr_severity sev);
 void vr_progress(struct vr_ctx *ctx, enum vr_pass pass, uint64_t done, uint64_t total);
 
-/* ---- session.c: the array of passes, the order of walks ---------------------------------------------------- */
+/* ---- the context, and qcow2/session.c: the array of passes, the order of walks ------------------------------ */
 
 struct vr_image;
 
@@ -167,11 +173,5 @@ static inline bool vr_planning(const struct vr_ctx *ctx)
 {
     return ctx->walk == VR_WALK_CHECK && ctx->mode != VR_MODE_CHECK;
 }
-
-/* Read len bytes at offset into buf and wait. */
-enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len) VR_CHECKED;
-/* Hand len bytes for offset to the overlay and wait. Nothing reaches the image before the commit. */
-enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
-    VR_CHECKED;
 
 #endif

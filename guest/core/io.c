@@ -70,3 +70,18 @@ void vr_io_tell(struct vr_io *io, const struct vr_request *r)
     if (vr_io_start(io, r, &slot) == VR_OK)
         io->state[slot] = VR_SLOT_FORGOTTEN;
 }
+
+enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len)
+{
+    struct vr_request r = {.op = VR_OP_READ, .offset = offset, .buf = buf, .len = len};
+
+    return vr_io_do(&ctx->io, &r);
+}
+
+enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
+{
+    struct vr_request r = {.op = VR_OP_WRITE, .offset = offset, .buf = buf, .len = len, .value = (uint32_t)epoch};
+
+    ctx->planned++;
+    return vr_io_do(&ctx->io, &r);
+}

@@ -7,21 +7,6 @@ static enum vr_status (*const passes[])(struct vr_ctx *) = {
     vr_pass_header, vr_pass_reftable, vr_pass_map, vr_pass_refcounts, vr_pass_copied,
 };
 
-enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len)
-{
-    struct vr_request r = {.op = VR_OP_READ, .offset = offset, .buf = buf, .len = len};
-
-    return vr_io_do(&ctx->io, &r);
-}
-
-enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
-{
-    struct vr_request r = {.op = VR_OP_WRITE, .offset = offset, .buf = buf, .len = len, .value = (uint32_t)epoch};
-
-    ctx->planned++;
-    return vr_io_do(&ctx->io, &r);
-}
-
 /* Statistics are those of the walk that runs last. */
 static void reset_statistics(struct vr_summary *sum)
 {
