@@ -94,6 +94,7 @@ class Runner:
     def __init__(self, build, only):
         self.hostile_run = os.path.join(build, 'tests/hostile/hostile-run')
         self.sandbox_deny = os.path.join(build, 'tests/hostile/sandbox-deny')
+        self.process_attacks = os.path.join(build, 'tests/hostile/process-attacks')
         self.guest = os.path.join(build, 'tests/hostile/hostile-guest.elf')
         self.real_guest = os.path.join(build, 'guest/vol-repair-guest.elf')
         self.only = only
@@ -337,12 +338,11 @@ def need_possessions(run, pid, mode):
             need(flags & 3 == (os.O_RDONLY if mode == CHECK else os.O_RDWR), f'the image is open with {flags:o}')
 
 
-# ---- the sandbox from within -------------------------------------------------------------------------------
+# ---- programs that print lines of their own, which are counted here; they need no KVM ---------------------
 
-def sandbox(run):
-    """sandbox-deny has lines of its own; they are counted here. It needs no KVM."""
-    done = subprocess.run([run.sandbox_deny], timeout=100, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          check=False)
+def program(run, path):
+    """True where all of it was skipped."""
+    done = subprocess.run([path], timeout=250, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     verdicts = [line for line in lines if line.startswith(('ok ', 'FAILED ', 'SKIP '))]
     good = sum(line.startswith('ok ') for line in verdicts)
@@ -354,7 +354,7 @@ def sandbox(run):
     skipped = done.returncode == 77 and len(verdicts) == 1 and not good + bad
     if not skipped and (lines[-1:] != [f'{good} passed, {bad} failed'] or done.returncode != (bad != 0)):
         run.failed += 1
-        print(f'FAILED sandbox-deny: ended with {done.returncode}: {done.stderr}')
+        print(f'FAILED {os.path.basename(path)}: ended with {done.returncode}: {done.stderr}')
     return skipped
 
 
@@ -394,7 +394,9 @@ def main():
         all_attacks(run)
         sanitized = False
         if not run.only or 'sandbox' in run.only:
-            sanitized = sandbox(run)
+            sanitized = program(run, run.sandbox_deny)
+        if not run.only or 'process' in run.only:
+            program(run, run.process_attacks)
         for mode in (CHECK, ALL):
             name = f'sandbox: what a VMM child has in mode {mode}'
             if sanitized:
