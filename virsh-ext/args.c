@@ -102,12 +102,19 @@ static bool take_option(struct request *req, char *const *words, unsigned *i, bo
     const char *word = words[*i], *value;
     const struct opt *opt = find_option(word, standalone, &value);
     bool short_form = word[1] != '-';
+    unsigned bit;
 
     if (!opt) {
         *error =
             g_strdup_printf("command '" EXT_COMMAND "' doesn't support option %.*s", (int)strcspn(word, "="), word);
         return false;
     }
+    bit = 1u << (opt - args_table);
+    if (req->given & bit) {
+        *error = g_strdup_printf("option --%s already seen", opt->name);
+        return false;
+    }
+    req->given |= bit;
     if (opt->kind == OPT_FLAG) {
         if (value) {
             *error = short_form ? g_strdup_printf("unexpected data '%s' after option -%c", value, opt->letter)
@@ -122,10 +129,6 @@ static bool take_option(struct request *req, char *const *words, unsigned *i, bo
     if (!value) {
         *error =
             g_strdup_printf("expected syntax: --%s <%s>", opt->name, opt->kind == OPT_NUMBER ? "number" : "string");
-        return false;
-    }
-    if (opt->kind == OPT_STRING && *(char **)((char *)req + opt->field)) {
-        *error = g_strdup_printf("option --%s already seen", opt->name);
         return false;
     }
     return set_value(req, opt, value, error);

@@ -32,6 +32,7 @@ struct request {
     enum vol_repair_mode mode;
     struct vol_repair_options options; /* borrows the strings above */
     bool verbose, json, no_progress, help;
+    unsigned given; /* a bit for each row of args_table that was used as an option */
     /* of virt-vol-repair only */
     char *connect;
     bool quiet, version;
@@ -82,6 +83,8 @@ virStorageVolPtr connect_find_volume(virConnectPtr conn, const struct request *r
 /* A line on standard error, with virsh's prefix. Control characters do not reach the terminal. */
 void show_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void show_libvirt_error(void);
+/* False: what was printed did not arrive, and that has been said. */
+bool show_arrived(void);
 
 /* What a person should type next begins with this, e.g. "virsh -c URI vol-repair". */
 struct shown {
@@ -104,6 +107,8 @@ void bar_clear(struct bar *bar);
 
 /* Runs the command; returns its exit status. program: what the user typed before the volume's name. */
 int vol_repair_command(const struct request *req, const struct globals *g, const char *program);
+/* A signal asked it to end: nothing more should be done. */
+bool vol_repair_was_interrupted(void);
 
 /* ---- complete.c ---- */
 

@@ -3,7 +3,8 @@
  * real_virsh.c: finds the virsh that is not this program, becomes it, or runs it.
  *
  * Two copies of this program could each take the other for the real one. So each leaves its device and inode number
- * in the environment, and nobody starts what is in that list.
+ * in the environment, and nobody starts what is in that list. A script named virsh that looks for virsh in PATH comes
+ * back here too: the length of the list tells.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,8 @@
 
 #define SEEN_VARIABLE "VOL_REPAIR_VIRSH_SEEN"
 #define LAST_RESORT "/usr/bin/virsh"
+#define PASSES_IN_PATH 8 /* shells inside of virsh inside of shells are passes as well */
+#define PASSES_MAX 16
 
 static char *identity(const char *path)
 {
@@ -28,17 +31,21 @@ static char *identity(const char *path)
     return g_strdup_printf("%llx:%llx", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
 }
 
-/* Adds this program to the list, once. */
-static void note_ourselves(void)
+/* Adds this program to the list, once a process; the length of the list. */
+static unsigned note_ourselves(void)
 {
+    static unsigned passes;
     g_autofree char *self = identity("/proc/self/exe");
-    const char *seen = getenv(SEEN_VARIABLE);
     g_autofree char *all = NULL;
+    const char *seen = getenv(SEEN_VARIABLE);
 
-    if (!self || (seen && strstr(seen, self)))
-        return;
-    all = seen ? g_strjoin(",", seen, self, NULL) : g_strdup(self);
+    if (passes)
+        return passes;
+    all = g_strjoin(",", self ? self : "", seen, NULL);
     setenv(SEEN_VARIABLE, all, 1);
+    for (const char *entry = all; entry; entry = strchr(entry + 1, ','))
+        passes++;
+    return passes;
 }
 
 static bool is_real(const char *path)
@@ -53,9 +60,13 @@ static bool is_real(const char *path)
 static char *find(void)
 {
     g_auto(GStrv) places = g_strsplit(getenv("PATH") ? getenv("PATH") : "", ":", -1);
+    unsigned passes = note_ourselves();
 
-    note_ourselves();
-    for (unsigned i = 0; places[i]; i++) {
+    if (passes > PASSES_MAX) {
+        show_error("something named virsh in PATH starts the virsh in PATH again and again");
+        return NULL;
+    }
+    for (unsigned i = 0; passes <= PASSES_IN_PATH && places[i]; i++) {
         char *path = g_build_filename(places[i][0] ? places[i] : ".", "virsh", NULL);
 
         if (is_real(path))

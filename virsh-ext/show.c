@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* show.c: a report for a person: is my data all right, what was done, what next. And error lines. */
+#include <errno.h>
 #include <inttypes.h>
 #include <libvirt/virterror.h>
 #include <string.h>
@@ -49,6 +50,14 @@ void show_error(const char *format, ...)
 void show_libvirt_error(void)
 {
     show_error("%s", virGetLastErrorMessage());
+}
+
+bool show_arrived(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return true;
+    show_error("Failed to write to standard output: %s", g_strerror(errno));
+    return false;
 }
 
 /* ---- the first line ---- */

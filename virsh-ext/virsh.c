@@ -28,17 +28,24 @@ struct step {
 
 static enum kind kind_of(char *const *words)
 {
+    const char *topic;
+
     if (g_str_equal(words[0], EXT_COMMAND))
         return REPAIR;
     if (!g_str_equal(words[0], "help"))
         return FOREIGN;
     if (!words[1])
         return HELP_ALL;
-    if (words[2])
+    topic = *++words;
+    if (g_str_equal(topic, "--command") && words[1])
+        topic = *++words;
+    else if (g_str_has_prefix(topic, "--command="))
+        topic += strlen("--command=");
+    if (words[1])
         return FOREIGN;
-    if (g_str_equal(words[1], EXT_COMMAND))
+    if (g_str_equal(topic, EXT_COMMAND))
         return HELP_REPAIR;
-    return g_str_equal(words[1], "repair") ? HELP_GROUP : FOREIGN;
+    return g_str_equal(topic, "repair") ? HELP_GROUP : FOREIGN;
 }
 
 static bool is_ours(const struct command *command)
@@ -195,7 +202,7 @@ static int run_string(const struct front *f, const char *string)
         if (!add_step(f, steps, g_ptr_array_index(commands, i), string, &start))
             return 1;
     }
-    for (unsigned i = 0; i < steps->len; i++)
+    for (unsigned i = 0; i < steps->len && !vol_repair_was_interrupted(); i++)
         status = run_step(f, g_ptr_array_index(steps, i));
     return status;
 }

@@ -7,6 +7,7 @@
 #include "ext.h"
 
 static struct vol_repair_abort *abort_flag;
+static volatile sig_atomic_t interrupted;
 
 static void on_signal(int number G_GNUC_UNUSED)
 {
@@ -14,7 +15,13 @@ static void on_signal(int number G_GNUC_UNUSED)
     ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
 
     (void)n;
+    interrupted = 1;
     vol_repair_abort_raise(abort_flag);
+}
+
+bool vol_repair_was_interrupted(void)
+{
+    return interrupted;
 }
 
 static const int end_signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -93,7 +100,7 @@ static int show_outcome(virStorageVolPtr vol, const struct request *req, const s
         printf("%s\n", report->json);
     else
         show_report(report, &shown);
-    return report->exit_code;
+    return show_arrived() ? report->exit_code : 1;
 }
 
 int vol_repair_command(const struct request *req, const struct globals *g, const char *program)

@@ -155,7 +155,7 @@ static bool take_job(xmlNode *node, struct vol_repair_job *job)
 
     job->pool = attribute(node, "pool");
     job->volume = attribute(node, "volume");
-    if (!job->pool || !job->volume || !mode || !vol_repair_mode_from_name(mode, &job->mode) ||
+    if (!job->volume || !mode || !vol_repair_mode_from_name(mode, &job->mode) ||
         !get_number(node, "id", G_MAXUINT, &id) || !get_number(node, "percent", 100, &percent) ||
         !get_number(node, "started", G_MAXINT64, &started))
         return false;

@@ -15,6 +15,7 @@
 #define CLIENT_REPORT_MAX (64u * 1024 * 1024) /* bytes of the one line that may be longer */
 #define CLIENT_ANSWER_MAX (4u * 1024 * 1024)  /* bytes of an answer of the control door */
 #define CLIENT_DEPTH_MAX 32                   /* nested objects and arrays: a JSON parser recurses */
+#define CLIENT_VALUES_MAX 4000000u            /* of a JSON text: each takes some hundred bytes of memory */
 
 #define client_error(error, code, ...) g_set_error(error, VOL_REPAIR_ERROR, VOL_REPAIR_ERROR_##code, __VA_ARGS__)
 

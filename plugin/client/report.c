@@ -8,11 +8,11 @@ static const char *const severities[] = {"note", "leak", "corruption", "error", 
 
 /* ---- JSON of any origin ---- */
 
-/* Nesting is counted before the parser sees the text: it recurses. */
-static bool is_shallow(const char *text, size_t len)
+/* Nesting and values are counted before the parser sees the text: it recurses, and what it makes of a text is large. */
+static bool is_modest(const char *text, size_t len)
 {
     bool in_string = false;
-    unsigned depth = 0;
+    unsigned depth = 0, values = 1;
 
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
@@ -25,13 +25,16 @@ static bool is_shallow(const char *text, size_t len)
         } else if (c == '"') {
             in_string = true;
         } else if (c == '{' || c == '[') {
+            values++;
             if (++depth > CLIENT_DEPTH_MAX)
                 return false;
+        } else if (c == ',') {
+            values++;
         } else if ((c == '}' || c == ']') && depth > 0) {
             depth--;
         }
     }
-    return true;
+    return values <= CLIENT_VALUES_MAX;
 }
 
 JsonNode *client_parse_json(const char *text, size_t len, GError **error)
@@ -40,7 +43,7 @@ JsonNode *client_parse_json(const char *text, size_t len, GError **error)
     JsonNode *root = NULL;
 
     /* A NUL byte is not valid UTF-8 to this function either. */
-    if (g_utf8_validate(text, len, NULL) && is_shallow(text, len) &&
+    if (g_utf8_validate(text, len, NULL) && is_modest(text, len) &&
         json_parser_load_from_data(parser, text, len, NULL))
         root = json_parser_steal_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {

@@ -84,7 +84,7 @@ static unsigned find_job(const struct aborter *a, virConnectPtr conn)
     for (unsigned i = 0; jobs && i < jobs->len; i++) {
         const struct vol_repair_job *job = g_ptr_array_index(jobs, i);
 
-        if (job->running && job->mode == a->mode && g_str_equal(job->pool, virStoragePoolGetName(pool)) &&
+        if (job->running && job->mode == a->mode && g_strcmp0(job->pool, virStoragePoolGetName(pool)) == 0 &&
             g_str_equal(job->volume, virStorageVolGetName(a->vol))) {
             id = job->id;
             found++;
@@ -146,6 +146,8 @@ static bool receive(virStreamPtr st, struct client_lines *lines, const struct ab
 
         if (n == 0)
             return true;
+        if (n < 0 && lines->report)
+            return true; /* nothing is missing */
         if (n < 0) {
             client_libvirt_error(error, "the connection to the job is lost");
             return false;

@@ -170,7 +170,8 @@ void vol_repair_report_free(struct vol_repair_report *report);
 struct vol_repair_job {
     unsigned id;
     enum vol_repair_mode mode;
-    char *pool, *volume;
+    char *pool; /* NULL where the daemon does not know it: a report made in another pool than the volume's */
+    char *volume;
     gboolean running;
     unsigned percent;
     char *phase;    /* NULL once it has ended */

@@ -101,9 +101,15 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
     if (cmp->lo >= cmp->hi)
         return VR_OK;
     uint64_t lo = (cmp->lo << img->h.refcount_order) >> 3;
-    uint64_t hi = (((cmp->hi - 1) << img->h.refcount_order) >> 3) + (img->h.refcount_order > 3 ? 1u << (img->h.refcount_order - 3) : 1);
+    uint64_t hi = (((cmp->hi - 1) << img->h.refcount_order) >> 3) +
+                  (img->h.refcount_order > 3 ? 1u << (img->h.refcount_order - 3) : 1);
     enum vr_epoch epoch = cmp->falls ? VR_EPOCH_DECREASE : VR_EPOCH_INCREASE;
 
+    /* A block that the end of the file cuts off cannot be corrected in place. */
+    if (offset + hi > cmp->ctx->file_size) {
+        cmp->ctx->img->rebuild = true;
+        return VR_OK;
+    }
     return vr_plan_write(cmp->ctx, epoch, offset + lo, cmp->data + lo, (uint32_t)(hi - lo));
 }
 

@@ -210,6 +210,25 @@ static void test_a_read_error_changes_nothing(void **state)
     }
 }
 
+/* The refcounts that would have to rise lie behind the end of the file: there is nothing to correct in place. */
+static void test_a_cut_refcount_block_is_not_written(void **state)
+{
+    struct memory_image m;
+    struct vr_summary sum;
+
+    (void)state;
+    for (enum vr_mode mode = VR_MODE_LEAKS; mode <= VR_MODE_ALL; mode++) {
+        make_image();
+        memcpy(image + 15 * CS, image + 2 * CS, CS);
+        vr_store64(image + CS, 15 * CS);
+        memory_image_open(&m, image, 15 * CS + 8);
+        memory_session(&m, mode, 8 << 20, &sum);
+        assert_int_equal(sum.status, VR_EREFUSED);
+        assert_int_equal(m.commits, 0);
+        memory_image_close(&m);
+    }
+}
+
 /* What the plan promised is not what the verification walk finds: nothing is committed, and a record says so. */
 static void test_a_plan_that_does_not_verify_is_refused(void **state)
 {
@@ -275,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_a_pointer_into_metadata_is_not_followed),
         cmocka_unit_test(test_shared_clusters_are_named_and_made_safe),
         cmocka_unit_test(test_a_read_error_changes_nothing),
+        cmocka_unit_test(test_a_cut_refcount_block_is_not_written),
         cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
         cmocka_unit_test(test_every_metadata_byte_flipped),
