@@ -80,7 +80,7 @@ enum vmm_fail_kind {
     VMM_FAIL_JOURNAL = 9,       /* writing the journal failed: nothing of the image was touched */
     VMM_FAIL_WRITE = 10,        /* writing the image failed */
     VMM_FAIL_OVERLAY = 11,      /* the overlay's file is full or broken */
-    VMM_FAIL_ABORTED = 12,      /* asked to stop before the commit */
+    VMM_FAIL_ABORTED = 12,      /* asked to stop; after COMMIT state 1 the repair stands, only the last walk is missing */
     VMM_FAIL_SANDBOX = 13,      /* the sandbox could not be set up: not run without it */
     VMM_FAIL_INTERNAL = 14,     /* anything else; text says what */
 };

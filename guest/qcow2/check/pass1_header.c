@@ -67,6 +67,9 @@ static enum vr_status judge_scope(struct vr_ctx *ctx, bool bitmaps)
     const struct vr_header *h = &ctx->img->h;
     enum vr_status st = VR_OK;
 
+    /* Looked at by an open even where there are no snapshots. */
+    if (h->snapshots_offset % ctx->img->cluster_size != 0 || h->snapshots_offset > INT64_MAX)
+        st = refuse(ctx, VR_P_SNAPSHOTS_OFFSET, 64, h->snapshots_offset, 0);
     if (h->incompatible & VR_INCOMPAT_EXTL2)
         st = refuse(ctx, VR_P_SCOPE_EXTL2, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
     if (h->incompatible & VR_INCOMPAT_DATA_FILE)

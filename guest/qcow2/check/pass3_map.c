@@ -67,6 +67,8 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
         /* Its owner's claim protects the target; one more would only make the owner look damaged. */
         vr_report(ctx, VR_P_L1E_FOREIGN, &f);
         img->incomplete = img->unsound = true;
+        /* Which of the two pointers is right is not known: a refcount block that may be an L2 table is not written. */
+        img->rebuild |= (vr_claims_at(ctx, offset) & VR_CLAIM_REFBLOCK) != 0;
         return;
     }
     vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_L2);
