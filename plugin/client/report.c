@@ -8,33 +8,53 @@ static const char *const severities[] = {"note", "leak", "corruption", "error", 
 
 /* ---- JSON of any origin ---- */
 
-/* Nesting and values are counted before the parser sees the text: it recurses, and what it makes of a text is large. */
+/* Of the text outside its strings. */
+struct outline {
+    unsigned depth, values;
+};
+
+/* False: what follows must not be parsed. */
+static bool take_outside(struct outline *o, char c)
+{
+    switch (c) {
+    case '{':
+    case '[':
+        o->values++;
+        return ++o->depth <= CLIENT_DEPTH_MAX;
+    case ',':
+        return ++o->values <= CLIENT_VALUES_MAX;
+    case '}':
+    case ']':
+        return o->depth-- > 0;
+    default:
+        return o->depth > 0 && c && strchr(" \t:0123456789+-.eEtrufalsn", c);
+    }
+}
+
+/*
+ * The parser recurses, what it makes of a text is large, and it takes more than JSON: comments and single quotes, which
+ * could hide brackets from us, and several values in a row. So it gets to see only what can be one modest object.
+ */
 static bool is_modest(const char *text, size_t len)
 {
+    struct outline o = {0};
     bool in_string = false;
-    unsigned depth = 0, values = 1;
 
+    if (len == 0 || text[0] != '{')
+        return false;
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
 
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            values++;
-            if (++depth > CLIENT_DEPTH_MAX)
-                return false;
-        } else if (c == ',') {
-            values++;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
+        if (in_string && c == '\\')
+            i++;
+        else if (c == '"' && o.depth > 0)
+            in_string = !in_string;
+        else if (!in_string && !take_outside(&o, c))
+            return false;
+        if (o.depth == 0 && i != len - 1)
+            return false;
     }
-    return values <= CLIENT_VALUES_MAX;
+    return true;
 }
 
 JsonNode *client_parse_json(const char *text, size_t len, GError **error)
@@ -43,8 +63,7 @@ JsonNode *client_parse_json(const char *text, size_t len, GError **error)
     JsonNode *root = NULL;
 
     /* A NUL byte is not valid UTF-8 to this function either. */
-    if (g_utf8_validate(text, len, NULL) && is_modest(text, len) &&
-        json_parser_load_from_data(parser, text, len, NULL))
+    if (g_utf8_validate(text, len, NULL) && is_modest(text, len) && json_parser_load_from_data(parser, text, len, NULL))
         root = json_parser_steal_root(parser);
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
         if (root)

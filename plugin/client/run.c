@@ -164,6 +164,18 @@ static bool receive(virStreamPtr st, struct client_lines *lines, const struct ab
     }
 }
 
+/* Without a report that was to be expected: the signal may reach the repair program before it can write one. */
+static struct vol_repair_report *end_of_stream(struct client_lines *lines, const struct vol_repair_run *run,
+                                               GError **error)
+{
+    bool silent = !lines->report && !lines->partial->len;
+
+    if (!silent || !run->abort_flag || !vol_repair_abort_is_raised(run->abort_flag))
+        return client_lines_end(lines, error);
+    client_error(error, ABORTED, lines->started ? "aborted; the job ended without a report" : "aborted");
+    return NULL;
+}
+
 static struct vol_repair_report *listen(virStreamPtr st, enum vol_repair_mode mode, const struct vol_repair_run *run,
                                         const struct aborter *a, GError **error)
 {
@@ -173,7 +185,7 @@ static struct vol_repair_report *listen(virStreamPtr st, enum vol_repair_mode mo
     client_lines_init(&lines, mode, run->progress, run->opaque);
     if (receive(st, &lines, a, error)) {
         virStreamFinish(st);
-        report = client_lines_end(&lines, error);
+        report = end_of_stream(&lines, run, error);
     }
     client_lines_clear(&lines);
     return report;

@@ -120,14 +120,18 @@ def same(args, text=''):
     return case
 
 
-def read_all(master, process):
-    data = b''
+def talk(master, process, lines):
+    """Types a line whenever there is a prompt; all that appears on the terminal."""
+    data, seen = b'', 0
     while True:
         if select.select([master], [], [], 0.2)[0]:
             try:
                 data += os.read(master, 65536)
             except OSError:
                 return data
+            if lines and data[seen:].rstrip().endswith(b'#'):
+                seen = len(data)
+                os.write(master, lines.pop(0))
         elif process.poll() is not None:
             return data
 
@@ -140,8 +144,7 @@ def interactive(front):
         process = subprocess.Popen(['virsh', '-q', '-c', 'test:///default'], executable=program,
                                    env=dict(front.env, TERM='dumb'), stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
-        os.write(master, b'echo one\nquit\n')
-        texts.append((read_all(master, process), process.wait(10)))
+        texts.append((talk(master, process, [b'echo one\n', b'quit\n']), process.wait(10)))
         os.close(master)
     assert texts[0][1] == texts[1][1] == 0 and b'one' in texts[1][0], texts
     words = [re.sub(rb'\s+', b' ', text) for text, _ in texts]
@@ -160,7 +163,7 @@ def help_lists_it(front):
 def help_of_it(front):
     texts = [front.ours_is(args, 0, out='SYNOPSIS\n    vol-repair ') for args in
              (['help', 'vol-repair'], ['vol-repair', '--help'], ['vol-repair', 'a', '--help', 'b'],
-              ['help vol-repair'])]
+              ['help vol-repair'], ['help', '--command', 'vol-repair'], ['help --command=vol-repair'])]
     assert len(set(texts)) == 1, texts
     for option in ('--mode', '--json', '--undo', '--max-messages', '--no-progress'):
         assert option in texts[0], option
@@ -264,6 +267,21 @@ def first_other_in_path_is_taken(front):
     front.ours_is(['-q', 'list', '--all'], 7, out='^other: -q list --all\n$', env=env)
 
 
+def script_that_comes_back_to_us(front):
+    """A script named virsh that starts the virsh in PATH, which is the front end again: that ends in the real virsh."""
+    place = front.tmp / 'loop'
+    place.mkdir(exist_ok=True)
+    (place / 'virsh').write_text('#!/bin/sh\nvirsh -q "$@"\n')
+    (place / 'virsh').chmod(0o755)
+    env = dict(front.env, PATH=f'{Path(front.ours).parent}:{place}:/usr/bin:/bin')
+    front.ours_is(TEST + ['list'], 0, out='running', env=env)
+
+
+def too_many_passes(front):
+    env = dict(front.env, VOL_REPAIR_VIRSH_SEEN=',' * 16)
+    front.ours_is(TEST + ['list'], 127, err='^error: .* again and again\n$', env=env)
+
+
 def no_path_at_all(front):
     env = {k: v for k, v in front.env.items() if k != 'PATH'}
     front.ours_is(TEST + ['list'], 0, out='running', env=env)
@@ -276,7 +294,7 @@ CASES += [(f.__name__.replace('_', ' '), f) for f in (
     empty_line_and_time, mixed_string, last_status_counts, nothing_runs_unless_all_is_understood,
     word_that_is_a_semicolon_is_data,
     name_is_quoted_as_in_virsh, completion, control_characters_do_not_reach_the_terminal, copies_do_not_call_each_other,
-    first_other_in_path_is_taken, no_path_at_all)]
+    first_other_in_path_is_taken, script_that_comes_back_to_us, too_many_passes, no_path_at_all)]
 
 
 def main():

@@ -95,6 +95,23 @@ static void job_list(void **state)
     assert_int_equal(job->exit_code, 0);
 }
 
+/* A report in another pool than the volume's: the daemon does not know the latter, and one job must not hide the rest.
+ */
+static void job_without_a_pool(void **state)
+{
+    g_autoptr(GPtrArray) jobs = client_parse_jobs("<vol-repair-jobs><job id='2' mode='all' volume='v' started='1' "
+                                                  "percent='0' state='running'/>"
+                                                  "<job id='1' mode='all' pool='p' volume='v' started='1' "
+                                                  "percent='0' state='running'/></vol-repair-jobs>",
+                                                  NULL);
+
+    (void)state;
+    assert_non_null(jobs);
+    assert_int_equal(jobs->len, 2);
+    assert_null(((struct vol_repair_job *)g_ptr_array_index(jobs, 0))->pool);
+    assert_string_equal(((struct vol_repair_job *)g_ptr_array_index(jobs, 1))->pool, "p");
+}
+
 static void bad_job_lists(void **state)
 {
     static const char *const bad[] = {
@@ -169,10 +186,15 @@ static void options_are_escaped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(capabilities),     cmocka_unit_test(capabilities_of_a_later_version),
-        cmocka_unit_test(bad_capabilities), cmocka_unit_test(job_list),
-        cmocka_unit_test(bad_job_lists),    cmocka_unit_test(tokens),
-        cmocka_unit_test(abort_answers),    cmocka_unit_test(options_are_escaped),
+        cmocka_unit_test(capabilities),
+        cmocka_unit_test(capabilities_of_a_later_version),
+        cmocka_unit_test(bad_capabilities),
+        cmocka_unit_test(job_list),
+        cmocka_unit_test(job_without_a_pool),
+        cmocka_unit_test(bad_job_lists),
+        cmocka_unit_test(tokens),
+        cmocka_unit_test(abort_answers),
+        cmocka_unit_test(options_are_escaped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

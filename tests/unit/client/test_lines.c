@@ -109,6 +109,14 @@ static const struct bad bad[] = {
     {"{\"event\":{}}\n", VOL_REPAIR_ERROR_PROTOCOL, "no event"},
     {"{\"event\":\"start\"} {\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
     {"{\"event\":\"\xff\"}\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
+    /* What a lenient parser would take. */
+    {"{\"event\":\"start\",\"mode\":\"all\"}{\"event\":\"start\",\"mode\":\"all\"}\n", VOL_REPAIR_ERROR_PROTOCOL,
+     "not a JSON object"},
+    {"0{\"event\":\"start\",\"mode\":\"all\"}\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
+    {"{\"event\":\"start\",\"mode\":\"all\"} 0\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
+    {"{'event':'start','mode':'all'}\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
+    {"{\"event\":\"start\",/**/\"mode\":\"all\"}\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
+    {"{\"event\":\"start\",\"mode\":\"all\",\"x\":0x7}\n", VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
     {"\x7f"
      "ELF\n",
      VOL_REPAIR_ERROR_PROTOCOL, "not a JSON object"},
@@ -273,13 +281,32 @@ static void line_without_end(void **state)
 
 static void deep_nesting_is_refused_before_it_is_parsed(void **state)
 {
-    GString *text = g_string_new(START "{\"event\":\"report\",\"report\":{" BODY ",\"x\":");
+    /* A quote that is none must not hide the brackets. */
+    static const char *const before[] = {"", "['\"',", "[/*\"*/", "[//\"", "[\"\\\\\","};
+    g_autofree char *deep = g_strnfill(1000000, '[');
+
+    (void)state;
+    for (size_t i = 0; i < G_N_ELEMENTS(before); i++) {
+        g_autofree char *text =
+            g_strconcat(START "{\"event\":\"report\",\"report\":{" BODY ",\"x\":", before[i], deep, "\n", NULL);
+        g_autoptr(GError) error = NULL;
+
+        assert_null(feed(text, strlen(text), 65536, NULL, &error));
+        assert_non_null(strstr(error->message, "not a JSON object"));
+    }
+}
+
+/* Sixty megabytes of "0," would be gigabytes of parsed values. */
+static void too_many_values_are_refused_before_they_are_parsed(void **state)
+{
+    static const char begin[] = START "{\"event\":\"report\",\"report\":{" BODY ",\"x\":[0";
+    GString *text = g_string_new(begin);
     g_autoptr(GError) error = NULL;
 
     (void)state;
-    for (int i = 0; i < 1000000; i++)
-        g_string_append_c(text, '[');
-    g_string_append_c(text, '\n');
+    for (unsigned i = 0; i < CLIENT_VALUES_MAX; i++)
+        g_string_append(text, ",0");
+    g_string_append(text, "]}}\n");
     assert_null(feed(text->str, text->len, 65536, NULL, &error));
     assert_non_null(strstr(error->message, "not a JSON object"));
     g_string_free(text, TRUE);
@@ -331,6 +358,7 @@ int main(void)
         cmocka_unit_test(long_lines),
         cmocka_unit_test(line_without_end),
         cmocka_unit_test(deep_nesting_is_refused_before_it_is_parsed),
+        cmocka_unit_test(too_many_values_are_refused_before_they_are_parsed),
         cmocka_unit_test(brackets_in_strings_do_not_nest),
         cmocka_unit_test(flipped_bytes),
     };
