@@ -227,9 +227,9 @@ bool spawn_helper(const struct spawn *sp, struct helper *helper);
 
 /* What the helper said last. */
 struct relay_result {
-    int status;        /* wait status */
-    bool reported;     /* a report line arrived; if not, it died, and verdict is "failed" */
-    bool never_began;  /* no guest ran, nothing of the image was changed */
+    int status;       /* wait status */
+    bool reported;    /* a report line arrived; if not, it died, and verdict is "failed" */
+    bool never_began; /* no guest ran, nothing of the image was changed */
     bool may_have_written;
     char verdict[32];
     char error[1024]; /* the report's sentence, or the last line on standard error */
@@ -237,7 +237,7 @@ struct relay_result {
 struct relay {
     struct job *job;
     struct helper helper;
-    int client_fd;                                /* write end towards the client; -1 = none */
+    int client_fd;                                  /* write end towards the client; -1 = none */
     void (*on_progress)(void *opaque, int percent); /* may be NULL */
     void *opaque;
 };

@@ -39,8 +39,9 @@ static bool parse_flag(const char *text, bool *flag)
 bool config_memory_is_valid(const char *text)
 {
     size_t digits = strspn(text, "0123456789");
+    const char *suffix = text + digits;
 
-    return digits > 0 && digits < 19 && strlen(text + digits) <= 1 && strspn(text + digits, "KMGT") == strlen(text + digits);
+    return digits > 0 && digits < 19 && (!suffix[0] || (strchr("KMGT", suffix[0]) && !suffix[1]));
 }
 
 bool config_accel_is_valid(const char *text)
@@ -135,7 +136,8 @@ struct config *config_load(char **error)
     lines = g_strsplit(text, "\n", -1);
     for (unsigned i = 0; lines[i]; i++) {
         if (!parse_line(cfg, lines[i])) {
-            *error = g_strdup_printf("line %u of '%s' is not 'key = value' with a known key and a valid value", i + 1, path);
+            *error =
+                g_strdup_printf("line %u of '%s' is not 'key = value' with a known key and a valid value", i + 1, path);
             return NULL;
         }
     }

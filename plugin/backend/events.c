@@ -24,8 +24,8 @@
 
 struct refresh {
     char *pool;
-    char *dir;     /* a source pool's directory; NULL for the reports pool */
-    gint64 due;    /* monotonic */
+    char *dir;  /* a source pool's directory; NULL for the reports pool */
+    gint64 due; /* monotonic */
     unsigned tried;
 };
 static GAsyncQueue *queue;
@@ -161,7 +161,8 @@ static virStoragePoolPtr open_reports_pool(virConnectPtr conn)
 {
     g_autofree char *dir = config_reports_dir(), *escaped = g_markup_escape_text(dir, -1);
     g_autofree char *target = g_strdup_printf("<path>%s</path>", escaped);
-    g_autofree char *xml = g_strdup_printf("<pool type='dir'><name>" POOL_NAME "</name><target>%s</target></pool>", target);
+    g_autofree char *xml =
+        g_strdup_printf("<pool type='dir'><name>" POOL_NAME "</name><target>%s</target></pool>", target);
     virStoragePoolPtr pool = virStoragePoolLookupByName(conn, POOL_NAME);
     char *desc;
 
@@ -194,7 +195,9 @@ static bool is_poison(const char *path)
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
         ssize_t n = pread(fd, head, sizeof(head), 0);
 
-        poison = n < 0 || (n == sizeof(head) && st.st_size < 112 && memcmp(head, magic, sizeof(magic)) == 0 && head[7] >= 3);
+        bool v3 = n == sizeof(head) && memcmp(head, magic, sizeof(magic)) == 0 && head[7] >= 3;
+
+        poison = n < 0 || (v3 && st.st_size < 112);
     }
     close(fd);
     return poison;

@@ -58,10 +58,11 @@ static bool may_start(const struct job_request *req, const struct config *cfg, c
         return false;
     }
     if (!g_str_equal(format, "qcow2") && req->mode != MODE_UNDO) {
-        vr_error(VIR_ERR_OPERATION_UNSUPPORTED,
-                 "volume '%s' has the format '%s', and vol-repair handles qcow2 only; a request can name the format where "
-                 "damage makes libvirt see another one",
-                 req->vol->name, format);
+        vr_error(
+            VIR_ERR_OPERATION_UNSUPPORTED,
+            "volume '%s' has the format '%s', and vol-repair handles qcow2 only; a request can name the format where "
+            "damage makes libvirt see another one",
+            req->vol->name, format);
         return false;
     }
     return true;

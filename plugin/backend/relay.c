@@ -22,8 +22,8 @@
 struct state {
     struct relay *relay;
     struct relay_result *result;
-    GString *in;   /* the helper's unfinished line */
-    GString *rest; /* what the client has not taken */
+    GString *in;           /* the helper's unfinished line */
+    GString *rest;         /* what the client has not taken */
     char last_error[1024]; /* last line on standard error */
     bool broken;           /* the helper does not keep to the contract */
     bool client_gone;

@@ -15,8 +15,8 @@
 enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5 };
 
 /* The daemon's environment says nothing to the helper but these. */
-static const char *const passed_on[] = {"PATH",   "HOME",     "USER",           "LOGNAME",        "TMPDIR", "LANG",
-                                        "LC_ALL", "LC_CTYPE", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"};
+static const char *const passed_on[] = {"PATH", "HOME",   "USER",     "LOGNAME",        "TMPDIR",
+                                        "LANG", "LC_ALL", "LC_CTYPE", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"};
 
 static char **make_environment(void)
 {

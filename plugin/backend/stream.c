@@ -14,7 +14,6 @@
 #define MAGIC 0x7265706169720000ull /* "repair", and 16 bits of operation */
 #define MAGIC_MASK 0xffffull
 
-
 static void *session_main(void *opaque)
 {
     struct relay *relay = opaque;

@@ -62,12 +62,12 @@ static void *load_stock(void)
     void *module;
 
     if (beside(dlsym(RTLD_DEFAULT, "virStorageBackendRegister"), "../storage-backend/" MODULE, path) < 0) {
-        complain("libvirt's storage driver was not found in this process; its pools of type dir, fs and netfs are missing");
+        complain("libvirt's storage driver was not found in this process; pools of type dir, fs and netfs are missing");
         return NULL;
     }
     module = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     if (!module)
-        complain("libvirt's own backend cannot be loaded, its pools of type dir, fs and netfs are missing: %s", dlerror());
+        complain("libvirt's own backend cannot be loaded, pools of type dir, fs and netfs are missing: %s", dlerror());
     return module;
 }
 

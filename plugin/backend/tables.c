@@ -32,16 +32,11 @@ static const struct {
     int slot;
     const char *symbol;
 } known_slots[] = {
-    {SLOT_REFRESH_POOL, "virStorageBackendRefreshLocal"},
-    {SLOT_DELETE_POOL, "virStorageBackendDeleteLocal"},
-    {SLOT_BUILD_VOL, "virStorageBackendVolBuildLocal"},
-    {SLOT_BUILD_VOL_FROM, "virStorageBackendVolBuildFromLocal"},
-    {SLOT_CREATE_VOL, "virStorageBackendVolCreateLocal"},
-    {SLOT_REFRESH_VOL, "virStorageBackendVolRefreshLocal"},
-    {SLOT_DELETE_VOL, "virStorageBackendVolDeleteLocal"},
-    {SLOT_RESIZE_VOL, "virStorageBackendVolResizeLocal"},
-    {SLOT_UPLOAD_VOL, "virStorageBackendVolUploadLocal"},
-    {SLOT_DOWNLOAD_VOL, "virStorageBackendVolDownloadLocal"},
+    {SLOT_REFRESH_POOL, "virStorageBackendRefreshLocal"}, {SLOT_DELETE_POOL, "virStorageBackendDeleteLocal"},
+    {SLOT_BUILD_VOL, "virStorageBackendVolBuildLocal"},   {SLOT_BUILD_VOL_FROM, "virStorageBackendVolBuildFromLocal"},
+    {SLOT_CREATE_VOL, "virStorageBackendVolCreateLocal"}, {SLOT_REFRESH_VOL, "virStorageBackendVolRefreshLocal"},
+    {SLOT_DELETE_VOL, "virStorageBackendVolDeleteLocal"}, {SLOT_RESIZE_VOL, "virStorageBackendVolResizeLocal"},
+    {SLOT_UPLOAD_VOL, "virStorageBackendVolUploadLocal"}, {SLOT_DOWNLOAD_VOL, "virStorageBackendVolDownloadLocal"},
     {SLOT_WIPE_VOL, "virStorageBackendVolWipeLocal"},
 };
 

@@ -126,7 +126,8 @@ def report_xml(name, form='raw', extra=''):
 def create_from(conn, name, mode, pool='default', source_pool=None, **kwargs):
     """A whole job by the create-from door; the report volume."""
     source = volume(conn, name, source_pool or pool)
-    return conn.storagePoolLookupByName(pool).createXMLFrom(report_xml(f'{name}.repair-{mode}.json', **kwargs), source, 0)
+    xml = report_xml(f'{name}.repair-{mode}.json', **kwargs)
+    return conn.storagePoolLookupByName(pool).createXMLFrom(xml, source, 0)
 
 
 def read_volume(conn, vol):
@@ -174,8 +175,9 @@ class Listener:
             Listener.loop.start()
         self.pools = []
         self.conn = libvirt.open(lab.uri)
-        self.callback = self.conn.storagePoolEventRegisterAny(None, libvirt.VIR_STORAGE_POOL_EVENT_ID_REFRESH,
-                                                              lambda conn, pool, opaque: self.pools.append(pool.name()), None)
+        self.callback = self.conn.storagePoolEventRegisterAny(
+            None, libvirt.VIR_STORAGE_POOL_EVENT_ID_REFRESH, lambda conn, pool, opaque: self.pools.append(pool.name()),
+            None)
 
     @staticmethod
     def _run():
@@ -198,7 +200,8 @@ def make_image(lab, name='disk.qcow2', size='64M', data='8M'):
     path = lab.pool_dir / name
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', path, size], check=True)
     if data:
-        subprocess.run(['qemu-io', '-f', 'qcow2', '-c', f'write -q -P 0x5a 0 {data}', path], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(['qemu-io', '-f', 'qcow2', '-c', f'write -q -P 0x5a 0 {data}', path], check=True,
+                       stdout=subprocess.DEVNULL)
     refresh(lab)
     return path
 

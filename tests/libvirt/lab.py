@@ -24,6 +24,7 @@ same undo journals. As another user it is a session daemon with directories of i
 the daemon and all it has started are stopped, and the lab's directory is removed (kept with --keep).
 """
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -39,7 +40,8 @@ from pathlib import Path
 STUB = 'libvirt_storage_backend_fs.so'
 REAL_CODE = 'libvol-repair-backend.so'
 SETTINGS = {'helper': None, 'accel': 'auto', 'timeout': '60'}
-PROGRAMS = {'vol-repair': 'plugin/vmm/vol-repair', 'virsh': 'virsh-ext/bin/virsh', 'virt-vol-repair': 'virsh-ext/virt-vol-repair'}
+PROGRAMS = {'vol-repair': 'plugin/vmm/vol-repair', 'virsh': 'virsh-ext/bin/virsh',
+            'virt-vol-repair': 'virsh-ext/virt-vol-repair'}
 
 LIBVIRTD_CONF = '''unix_sock_dir = "{sock}"
 auth_unix_ro = "none"
@@ -76,11 +78,13 @@ def wait_until(condition, seconds, step=0.02):
         time.sleep(step)
 
 
-def mount_namespace(pid):
+def in_namespaces(pid, namespaces):
+    """Whether the process is in one of the mount namespaces: open files, so that no number is used again meanwhile."""
     try:
-        return os.readlink(f'/proc/{pid}/ns/mnt')
+        mine = os.stat(f'/proc/{pid}/ns/mnt')
     except OSError:
-        return None
+        return False
+    return any(os.path.samestat(mine, os.fstat(n.fileno())) for n in namespaces)
 
 
 class Lab:
@@ -92,6 +96,7 @@ class Lab:
         self.system = os.geteuid() == 0
         self.keep = keep
         self.daemon = None
+        self.namespaces = []
         self.daemon_env = daemon_env or {}
         self.dir = Path(tempfile.mkdtemp(prefix='vol-repair-lab-'))
         try:
@@ -194,11 +199,20 @@ class Lab:
     def start(self):
         """Starts the daemon and waits until it answers."""
         with open(self.dir / 'log' / 'stderr', 'ab') as stderr:
-            self.daemon = subprocess.Popen(self._daemon_command(), env=self._daemon_environment(), stdin=subprocess.DEVNULL,
-                                           stdout=stderr, stderr=stderr)
+            self.daemon = subprocess.Popen(self._daemon_command(), env=self._daemon_environment(),
+                                           stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
         if not wait_until(self._answers, 30):
             raise LabError('libvirtd does not answer:\n' + self.log())
-        self.namespace = mount_namespace(self.daemon.pid) if self.system else None
+        if self.system:
+            self._hold_namespace()
+
+    def _hold_namespace(self):
+        # What an earlier daemon has left is in a namespace of its own, which is kept as well.
+        namespace = open(f'/proc/{self.daemon.pid}/ns/mnt', 'rb')
+        self.namespaces.append(namespace)
+        if in_namespaces('self', [namespace]):
+            self.namespaces.clear()
+            raise LabError('libvirtd is not in a mount namespace of its own')
 
     def _answers(self):
         if self.daemon.poll() is not None:
@@ -225,13 +239,14 @@ class Lab:
 
     def log(self):
         """All the daemon has said."""
-        return ''.join(p.read_text(errors='replace') for p in (self.log_file, self.dir / 'log' / 'stderr') if p.exists())
+        files = (self.log_file, self.dir / 'log' / 'stderr')
+        return ''.join(f.read_text(errors='replace') for f in files if f.exists())
 
     def _leftovers(self):
         """Processes of the lab that are not the daemon: by namespace as root, else by the pid files of libvirt."""
         if self.system:
             pids = [int(p) for p in os.listdir('/proc') if p.isdigit()]
-            return [p for p in pids if self.namespace and mount_namespace(p) == self.namespace]
+            return [p for p in pids if in_namespaces(p, self.namespaces)]
         pids = []
         for file in (self.dir / 'run').glob('libvirt/qemu/run/*.pid'):
             pid = file.read_text().strip()
@@ -253,7 +268,6 @@ class Lab:
     # ---- use ----
 
     def __enter__(self):
-        self.namespace = None
         try:
             self.start()
             for command in (['pool-define-as', 'default', 'dir', '--target', str(self.pool_dir)],
@@ -270,10 +284,16 @@ class Lab:
         self.close()
 
     def close(self):
-        self.stop()
-        self._end_leftovers()
-        if not self.keep:
-            shutil.rmtree(self.dir, ignore_errors=True)
+        # A signal may end this in the middle (sys.exit in its handler); the rest is done all the same.
+        with contextlib.ExitStack() as stack:
+            if not self.keep:
+                stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
+            for namespace in self.namespaces:
+                stack.callback(namespace.close)
+            stack.callback(self._end_leftovers)
+            stack.callback(self.stop, signal.SIGKILL)
+            self.stop()
+        self.namespaces.clear()
 
     def command(self, argv, cwd=None):
         """The argument list that runs argv within the lab."""
@@ -283,7 +303,8 @@ class Lab:
 
     def run(self, argv, **kwargs):
         """subprocess.run() of argv within the lab: text, output captured unless asked otherwise."""
-        kwargs = {'text': True, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'env': self.env, 'timeout': 300, **kwargs}
+        pipe = subprocess.PIPE
+        kwargs = {'text': True, 'stdout': pipe, 'stderr': pipe, 'env': self.env, 'timeout': 300, **kwargs}
         return subprocess.run(self.command(argv), check=False, **kwargs)
 
     def virsh(self, *args, **kwargs):
@@ -292,7 +313,8 @@ class Lab:
 
 
 def main():
-    parser = argparse.ArgumentParser(description='Runs a command, or a shell, with a private libvirtd and the built extension.')
+    parser = argparse.ArgumentParser(
+        description='Runs a command, or a shell, with a private libvirtd and the built extension.')
     parser.add_argument('--build', default=os.environ.get('BUILD_DIR', 'build'), help='build directory')
     parser.add_argument('--keep', action='store_true', help="leave the lab's directory in place")
     parser.add_argument('what', choices=['shell'])

@@ -69,7 +69,8 @@ def main():
         started = time.monotonic()
         result, details = run_one(function, args.build, Skip)
         counts[result] += 1
-        print(f'{result:7} {name} ({time.monotonic() - started:.1f} s)' + (f': {details}' if result == 'skipped' else ''))
+        reason = f': {details}' if result == 'skipped' else ''
+        print(f'{result:7} {name} ({time.monotonic() - started:.1f} s){reason}')
         if result == 'failed':
             print('    ' + details.replace('\n', '\n    '))
         sys.stdout.flush()

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Stands in for vol-repair where a test needs one that is slow, dies, or breaks the contract at a known moment.
 """
-What it does is in the name it is started by (a symbolic link): helper-slow, helper-die, ... see SCRIPTS. It touches no image.
+What it does is in the name it is started by (a symbolic link): helper-slow, helper-die, ... see SCRIPTS. It touches no
+image.
 """
 import argparse
 import json
@@ -14,7 +15,8 @@ import time
 
 def parse():
     parser = argparse.ArgumentParser()
-    for name in ('--mode', '-f', '--accel', '--memory', '--timeout', '--max-messages', '--undo', '--report', 'filename'):
+    for name in ('--mode', '-f', '--accel', '--memory', '--timeout', '--max-messages', '--undo', '--report',
+                 'filename'):
         parser.add_argument(name)
     parser.add_argument('--stream', action='store_true')
     parser.add_argument('--image-fd', type=int)
@@ -48,7 +50,8 @@ class Helper:
 
     def report(self, verdict, code, **more):
         report = {'filename': self.args.filename, 'report-version': 1, 'mode': self.args.mode, 'verdict': verdict,
-                  'exit-code': code, 'accel': 'process', 'image-changed': False, 'problems': [], 'argv': sys.argv[1:], **more}
+                  'exit-code': code, 'accel': 'process', 'image-changed': False, 'problems': [],
+                  'argv': sys.argv[1:], **more}
         text = json.dumps(report, indent=4) + '\n'
         if self.args.report_fd is not None:
             os.ftruncate(self.args.report_fd, 0)

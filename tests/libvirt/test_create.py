@@ -92,9 +92,10 @@ def test_report_exists(t):
 def test_other_names_are_ordinary_clones(t):
     with t.lab('clean') as lab, connection(lab) as conn:
         disk(lab)
-        for name in ('disk.qcow2.repair-everything.json', 'other.repair-all.json', 'copy.qcow2', 'disk.qcow2.repair-all.json.bak',
-                     'disk.qcow2.repair-.json', 'xdisk.qcow2.repair-all.json'):
-            vol = conn.storagePoolLookupByName('default').createXMLFrom(report_xml(name, form='qcow2'), volume(conn, 'disk.qcow2'), 0)
+        pool = conn.storagePoolLookupByName('default')
+        for name in ('disk.qcow2.repair-everything.json', 'other.repair-all.json', 'copy.qcow2',
+                     'disk.qcow2.repair-.json', 'disk.qcow2.repair-all.json.bak', 'xdisk.qcow2.repair-all.json'):
+            vol = pool.createXMLFrom(report_xml(name, form='qcow2'), volume(conn, 'disk.qcow2'), 0)
             data = (lab.pool_dir / vol.name()).read_bytes()
             assert data[:4] == b'QFI\xfb', name
         assert jobs(conn) == []

@@ -7,7 +7,8 @@ import time
 
 import libvirt
 
-from common import Listener, StreamJob, connection, control, create_from, jobs, read_volume, repair, volume, wait_for_state
+from common import (Listener, StreamJob, connection, control, create_from, jobs, read_volume, repair, volume,
+                    wait_for_state)
 from lab import wait_until
 
 

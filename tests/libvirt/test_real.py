@@ -15,7 +15,8 @@ from lab import wait_until
 
 LEAKS = 20000
 DOMAIN = '''<domain type='qemu'><name>vm</name><memory unit='MiB'>64</memory><os><type arch='x86_64'>hvm</type></os>
-<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/><target dev='vda' bus='virtio'/></disk>
+<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/>
+<target dev='vda' bus='virtio'/></disk>
 <memballoon model='none'/></devices></domain>'''
 
 

@@ -57,7 +57,8 @@ def exercise(conn, pool_name):
     assert vol.info()[1] == 2097152
     pool.refresh(0)
     assert {'v.raw', 'copy.raw'} <= set(pool.listVolumes())
-    qcow2 = pool.createXML("<volume><name>v.qcow2</name><capacity>1048576</capacity><target><format type='qcow2'/></target></volume>", 0)
+    qcow2 = pool.createXML("<volume><name>v.qcow2</name><capacity>1048576</capacity>"
+                           "<target><format type='qcow2'/></target></volume>", 0)
     converted = pool.createXMLFrom(report_xml('converted.raw'), qcow2, 0)
     for each in (vol, copy, qcow2, converted):
         each.delete(0)
@@ -84,7 +85,8 @@ def test_volume_operations_during_a_job(t):
 def test_pool_operations(t):
     with t.lab('clean') as lab, connection(lab) as conn:
         target = lab.dir / 'second'
-        pool = conn.storagePoolDefineXML(f"<pool type='dir'><name>second</name><target><path>{target}</path></target></pool>", 0)
+        xml = f"<pool type='dir'><name>second</name><target><path>{target}</path></target></pool>"
+        pool = conn.storagePoolDefineXML(xml, 0)
         pool.build(0)
         pool.create(0)
         exercise(conn, 'second')
@@ -141,6 +143,7 @@ with Lab({str(t.build)!r}, settings={{'helper': {str(helper)!r}}}) as lab, conne
     print('session:', os.geteuid())
 '''
     env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
-    done = subprocess.run(['setpriv', f'--reuid={nobody.pw_uid}', f'--regid={nobody.pw_gid}', '--clear-groups', sys.executable, '-c', script],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**env, 'HOME': '/nonexistent'}, cwd='/', check=False)
+    done = subprocess.run(['setpriv', f'--reuid={nobody.pw_uid}', f'--regid={nobody.pw_gid}', '--clear-groups',
+                           sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env={**env, 'HOME': '/nonexistent'}, cwd='/', check=False)
     assert done.returncode == 0 and f'session: {nobody.pw_uid}' in done.stdout, done.stdout

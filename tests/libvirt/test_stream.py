@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The streaming door, by stock virsh and by libvirt-python, with well-behaved and ill-behaved helpers and clients.
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import libvirt
 
@@ -12,7 +14,8 @@ from common import (MAGIC, OPS, StreamJob, check_schema, connection, control, ex
                     volume, wait_for_state)
 from lab import wait_until
 
-NAMES = ['two words.qcow2', 'blå-日本.qcow2', '..%2f..%2fetc.qcow2', "it's \"quoted\" & <odd>.qcow2", '-r.qcow2', '$(id).qcow2']
+NAMES = ['two words.qcow2', 'blå-日本.qcow2', '..%2f..%2fetc.qcow2', "it's \"quoted\" & <odd>.qcow2", '-r.qcow2',
+         '$(id).qcow2']
 
 
 def disk(lab, name='disk.qcow2'):
@@ -30,7 +33,8 @@ def test_by_stock_virsh(t):
     out = t.tmp / 'out.json'
     with t.lab('clean') as lab:
         path = disk(lab)
-        done = lab.virsh('vol-download', '--pool', 'default', 'disk.qcow2', str(out), '--offset', str(MAGIC + OPS['all']))
+        done = lab.virsh('vol-download', '--pool', 'default', 'disk.qcow2', str(out),
+                         '--offset', str(MAGIC + OPS['all']))
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert [line['event'] for line in lines] == ['start', 'progress', 'report']
@@ -72,8 +76,7 @@ def test_name_that_is_not_utf8(t):
         subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', name, '1M'], check=True)
         assert lab.virsh('pool-refresh', 'default').returncode == 0
         out = t.tmp / 'out.json'
-        done = subprocess.run(lab.command(['/usr/bin/virsh', 'vol-download', name, str(out), '--offset', str(MAGIC)]), env=lab.env,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        done = lab.run(['/usr/bin/virsh', 'vol-download', name, str(out), '--offset', str(MAGIC)], text=False)
         assert done.returncode == 0, done.stderr
         assert '"verdict":"clean"' in out.read_text()
         assert [j['volume'] for j in jobs(conn)] == ['bad\ufffd\ufffd.qcow2']
@@ -111,8 +114,9 @@ def test_stream_abort_stops_the_job(t):
 def test_client_killed(t):
     with t.lab('slow') as lab, connection(lab) as conn:
         disk(lab)
-        client = subprocess.Popen(lab.command(['/usr/bin/virsh', 'vol-download', '--pool', 'default', 'disk.qcow2', '/dev/null',
-                                               '--offset', str(MAGIC + OPS['all'])]), env=lab.env)
+        argv = ['/usr/bin/virsh', 'vol-download', '--pool', 'default', 'disk.qcow2', '/dev/null',
+                '--offset', str(MAGIC + OPS['all'])]
+        client = subprocess.Popen(lab.command(argv), env=lab.env)
         wait_for_state(conn, 'running')
         client.kill()
         client.wait()
@@ -132,7 +136,8 @@ def test_helper_dies(t):
         assert repair(conn, 'disk.qcow2', 'all') is None
         assert wait_for_state(conn, 'done')['verdict'] == 'failed'
         report = json.loads(next(lab.reports_dir.glob('job-1-*')).read_text())
-        assert report['error'] == 'the repair program was killed by signal 9' and report['filename'] == str(path), report
+        assert report['error'] == 'the repair program was killed by signal 9', report
+        assert report['filename'] == str(path), report
         assert report['image-changed'] is False
         check_schema(report)
         assert 'was killed by signal 9' in lab.log()
@@ -176,6 +181,14 @@ def test_stuck_client_holds_up_nobody(t):
         assert len(stuck.lines) < 20002, 'nothing was left out, so nothing was tested'
 
 
+def thread_names(lab):
+    names = []
+    for comm in Path(f'/proc/{lab.daemon.pid}/task').glob('*/comm'):
+        with contextlib.suppress(OSError):
+            names.append(comm.read_text().strip())
+    return names
+
+
 def test_stuck_client_goes_away(t):
     with t.lab('flood') as lab, connection(lab) as other:
         disk(lab)
@@ -184,9 +197,7 @@ def test_stuck_client_goes_away(t):
         wait_for_state(other, 'done', 60)
         del stuck
         conn.close()
-        threads = f'/proc/{lab.daemon.pid}/task'
-        names = lambda: [open(f'{threads}/{tid}/comm').read().strip() for tid in os.listdir(threads)]
-        assert wait_until(lambda: 'vol-repair' not in names(), 10), names()
+        assert wait_until(lambda: 'vol-repair' not in thread_names(lab), 10), thread_names(lab)
 
 
 def test_many_at_a_time(t):

@@ -20,6 +20,10 @@ int virStorageBackendVolWipeLocal(void *pool, void *vol, unsigned int algorithm,
 '''
 
 
+def compile_library(path, source):
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', path], input=source, text=True, check=True)
+
+
 def check_stock(lab, reason):
     """The pools are libvirt's own, repair is off, and the log has the reason."""
     with connection(lab) as conn:
@@ -71,22 +75,21 @@ def test_real_code_garbage(t):
 
 def test_real_code_unresolved_symbol(t):
     lab = t.lab('clean')
-    source = 'int gone(void); int vol_repair_backend_init(void *s); int vol_repair_backend_init(void *s) { (void)s; return gone(); }'
-    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', lab.real_code], input=source, text=True, check=True)
+    compile_library(lab.real_code, 'int gone(void); int vol_repair_backend_init(void *s) { (void)s; return gone(); }')
     with lab:
         check_stock(lab, 'undefined symbol: gone')
 
 
 def test_real_code_without_entry(t):
     lab = t.lab('clean')
-    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', lab.real_code], input='int nothing;', text=True, check=True)
+    compile_library(lab.real_code, 'int nothing;')
     with lab:
         check_stock(lab, 'undefined symbol: vol_repair_backend_init')
 
 
 def test_table_mismatch(t):
     preload = t.tmp / 'interposed.so'
-    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', preload], input=INTERPOSED, text=True, check=True)
+    compile_library(preload, INTERPOSED)
     with t.lab('clean', daemon_env={'LD_PRELOAD': str(preload)}) as lab:
         check_stock(lab, 'is not virStorageBackendVolWipeLocal')
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from common import MAGIC, Skip, check_schema, connection, jobs, leak, make_image, wait_for_state
+from common import MAGIC, Skip, check_schema, connection, control, jobs, leak, make_image, report_xml, wait_for_state
 from lab import wait_until
 
 
@@ -199,6 +199,46 @@ def test_signal_aborts_and_the_report_comes(t):
             assert 'Aborting at a safe point' in err and 'error: aborted' in err, err
             assert 'nothing was written' in out, out
             assert wait_for_state(conn, 'done')['verdict'] == 'failed'
+
+
+def test_abort_beside_a_job_without_a_pool(t):
+    """The job list names no pool where the report is in another one than the volume; ours is found all the same."""
+    with t.lab('slow') as lab, connection(lab) as conn:
+        make_image(lab)
+        make_image(lab, name='other.qcow2')
+        (lab.dir / 'reports').mkdir()
+        assert lab.virsh('pool-create-as', 'reports', 'dir', '--target', str(lab.dir / 'reports')).returncode == 0
+        xml = t.tmp / 'report.xml'
+        xml.write_text(report_xml('other.qcow2.repair-all.json'))
+        argv = lab.command(['/usr/bin/virsh', 'vol-create-from', 'reports', str(xml), 'other.qcow2', '--inputpool', 'default'])
+        theirs = subprocess.Popen(argv, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert 'pool' not in wait_for_state(conn, 'running')
+            client, out, err = abort_with(t, lab, conn, signal.SIGINT)
+            assert client.returncode == 1 and 'error: aborted\n' in err and 'nothing was written' in out, (out, err)
+        finally:
+            control(conn, "<vol-repair request='abort' job='1'/>")
+            theirs.wait(20)
+
+
+def test_nothing_more_runs_after_a_signal(t):
+    with t.lab('slow') as lab, connection(lab) as conn:
+        make_image(lab)
+        argv = lab.command([program(t), 'vol-repair default disk.qcow2 --mode=all; echo never; vol-repair default x'])
+        client = subprocess.Popen(argv, env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for_state(conn, 'running')
+        client.send_signal(signal.SIGINT)
+        out, err = client.communicate(timeout=20)
+        assert client.returncode == 1 and 'error: aborted\n' in err, (client.returncode, err)
+        assert 'never' not in out and 'failed to get vol' not in err, (out, err)
+
+
+def test_report_that_cannot_be_printed(t):
+    with t.lab('clean') as lab, open('/dev/full', 'w') as full:
+        make_image(lab)
+        for more in ([], ['--json']):
+            done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', *more, stdout=full)
+            assert done.returncode == 1 and 'error: Failed to write to standard output' in done.stderr, done
 
 
 def test_abort_of_one_of_two_checks(t):

@@ -126,7 +126,9 @@ def check_repair(tool, work, mode, found, metadata):
         return run['exit']
     again = well(tool.check(str(directory)), f'{mode}, recheck')
     hold(again['exit'] == run['exit'], f'{mode}: recheck says {again["exit"]}, the repair said {run["exit"]}')
-    hold(corruptions(again['json']) <= corruptions(found['json']), f'{mode}: more corruptions than before')
+    worst = corruptions(found['json'])
+    hold(corruptions(again['json']) <= worst or corruptions(again['json']) <= after_qemu(work, mode),
+         f'{mode}: more corruptions than before, and than qemu-img leaves')
     oracle.copy_sparse(image, work / 'once')
     second = well(tool.repair(str(directory), mode, str(directory / 'undo2')), f'{mode}, second')
     hold(same(image, work / 'once'), f'{mode}: the second repair wrote')
@@ -138,10 +140,22 @@ def check_repair(tool, work, mode, found, metadata):
     return run['exit']
 
 
+def after_qemu(work, mode):
+    """
+    What qemu-img counts after its own repair. A leak that is mended can make a COPIED flag wrong that was right before,
+    and mode leaks mends flags only where nothing else is wrong: no harm, but one corruption more to count.
+    """
+    directory = tempfile.mkdtemp(dir=work)
+    oracle.copy_image(str(work / 'start'), directory + '/copy')
+    oracle.check(directory + '/copy', mode)
+    return corruptions(oracle.check(directory + '/copy')['json'])
+
+
 def check_with_qemu(work, mode, run, metadata):
     """qemu-img finds nothing worse than before, nothing where we say clean; the guest reads what it read."""
     before, after = oracle.check(str(work / 'start')), oracle.check(str(work / mode))
-    hold(corruptions(after['json']) <= corruptions(before['json']) or before['json'] is None,
+    hold(before['json'] is None or corruptions(after['json']) <= corruptions(before['json'])
+         or corruptions(after['json']) <= after_qemu(work, mode),
          f'{mode}: qemu-img counts {corruptions(after["json"])} corruptions, before {corruptions(before["json"])}')
     hold(run['exit'] != 0 or after['exit'] == 0, f'{mode}: clean by us, exit {after["exit"]} by qemu-img: {after["lines"][:3]}')
     old, new = (guest_view(str(work / name / oracle.IMAGE), metadata) for name in ('start', mode))
