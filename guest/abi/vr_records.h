@@ -54,6 +54,10 @@ enum vr_kept {
 #define VR_NONE UINT64_MAX /* a field that does not apply */
 
 #define VR_REC_FIXED 1u /* flags: the plan mends it */
+#define VR_REC_NAME  2u /* flags: no finding, but the id and name of a snapshot: struct vr_name in place of host..count */
+
+#define VR_ROOT_ACTIVE 0u          /* root: the active L1 table */
+#define VR_ROOT_NONE   UINT32_MAX  /* root: no map is meant */
 
 struct vr_record {
     uint32_t code;     /* in  a row of vr_problems.def */
@@ -68,11 +72,21 @@ struct vr_record {
     uint64_t got;      /* in  value found */
     uint64_t want;     /* in  value expected */
     uint64_t count;    /* in  findings that this record stands for, >= 1 (neighbours may be merged) */
+    uint32_t root;     /* in  whose map: VR_ROOT_ACTIVE, or n = entry n - 1 of the snapshot table, or VR_ROOT_NONE */
+    uint32_t reserved2;/* in  0 */
 };
-VR_ABI_SIZE(struct vr_record, 64);
+VR_ABI_SIZE(struct vr_record, 72);
+
+/* Untrusted bytes, in no known encoding, cut where they are longer. root of the record says which snapshot. */
+struct vr_name {
+    uint8_t id_len, name_len; /* in  bytes in use */
+    char id[22];
+    char name[32];
+};
+VR_ABI_SIZE(struct vr_name, 56);
 
 /* Rows have a dense index (their order in the table); counters are arrays over it. */
-#define VR_ROWS_MAX 96u
+#define VR_ROWS_MAX 128u
 
 struct vr_summary {
     int32_t status;             /* in  enum vr_status of the whole run */

@@ -2,7 +2,7 @@
 /* start.c: checks the boot information, lays out the arena, runs the session and finishes. */
 #include "boot.h"
 
-_Static_assert(VR_ABI_VERSION == 1, "the note in start_x86_64.S names version 1");
+_Static_assert(VR_ABI_VERSION == 2, "the note in start_x86_64.S names version 2");
 
 static const char *boot_fault(const struct vr_boot *b)
 {
@@ -35,7 +35,8 @@ void vr_guest_main(uint8_t *base)
     if (!ctx || !sum || !batch)
         vr_panic(&rc, "the heap is too small");
     *ctx = (struct vr_ctx){.io.carrier = &rc.carrier, .arena = arena, .mode = (enum vr_mode)boot->mode,
-                           .file_size = boot->image_size, .examples = boot->examples, .sum = sum, .batch = batch};
+                           .file_size = boot->image_size, .examples = boot->examples, .flags = boot->flags,
+                           .sum = sum, .batch = batch};
     vr_session(ctx);
     struct vr_request finish = {.op = VR_OP_FINISH, .buf = sum, .len = sizeof(*sum)};
     if (vr_io_do(&ctx->io, &finish) != VR_OK)

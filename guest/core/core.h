@@ -121,6 +121,8 @@ enum vr_status vr_stream_get(struct vr_stream *s, struct vr_block *b) VR_CHECKED
 
 struct vr_finding {
     uint64_t host, guest, guest_len, index, got, want; /* as in struct vr_record; vr_finding_none() presets */
+    uint64_t count;                                    /* that many at once */
+    uint32_t root;                                     /* as in struct vr_record */
     enum vr_kept kept;                                 /* a reason not to mend this one */
 };
 
@@ -128,7 +130,7 @@ enum vr_decision { VR_KEEP, VR_FIX };
 
 static inline struct vr_finding vr_finding_none(void)
 {
-    return (struct vr_finding){.host = VR_NONE, .guest = VR_NONE};
+    return (struct vr_finding){.host = VR_NONE, .guest = VR_NONE, .count = 1, .root = VR_ROOT_NONE};
 }
 
 extern const struct vr_row vr_rows[VR_P_COUNT];
@@ -155,6 +157,7 @@ struct vr_ctx {
     enum vr_walk walk;
     uint64_t file_size;
     uint32_t examples;
+    uint32_t flags;         /* VR_BOOT_* */
     struct vr_summary *sum;
     struct vr_image *img;   /* of this walk */
     uint64_t planned;       /* writes handed to the overlay */

@@ -45,11 +45,11 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
     enum vr_kept kept = f->kept;
     enum vr_decision d = decide(ctx, row, &kept);
 
-    ctx->sum->found[ctx->walk][p]++;
+    ctx->sum->found[ctx->walk][p] += f->count;
     if (d == VR_FIX)
-        ctx->sum->fixed[p]++;
+        ctx->sum->fixed[p] += f->count;
     else if (kept != VR_KEPT_NO)
-        ctx->sum->kept[p]++;
+        ctx->sum->kept[p] += f->count;
     if (ctx->walk == VR_WALK_CHECK)
         ctx->sum->guest_bytes_hit += f->guest_len;
     if (ctx->walk != VR_WALK_VERIFY && ctx->sent[p] < ctx->examples) {
@@ -57,7 +57,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         struct vr_record rec = {
             .code = row->code, .flags = d == VR_FIX ? VR_REC_FIXED : 0, .kept = (uint8_t)kept,
             .walk = (uint8_t)ctx->walk, .host = f->host, .guest = f->guest, .guest_len = f->guest_len,
-            .index = f->index, .got = f->got, .want = f->want, .count = 1};
+            .index = f->index, .got = f->got, .want = f->want, .count = f->count, .root = f->root};
         send(ctx, &rec);
     }
     return d;
