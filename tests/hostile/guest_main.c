@@ -43,7 +43,7 @@ struct vr_sqe good_write(uint32_t epoch, uint64_t offset, uint8_t fill)
 
 void finish(void)
 {
-    struct vr_summary *s = (struct vr_summary *)data_page;
+    struct vr_summary *s = (struct vr_summary *)(uintptr_t)VR_GPA_HEAP;
     struct vr_sqe q = {.op = VR_OP_FINISH, .buf = {(uint64_t)(uintptr_t)s}, .len = sizeof(*s)};
 
     memset(s, 0, sizeof(*s));

@@ -269,7 +269,7 @@ static void expect_lie(uint32_t type, const void *body, uint32_t len, const char
 
 static void hostile_frames(void **state)
 {
-    static const uint8_t zeros[64];
+    static const uint8_t zeros[sizeof(struct vr_record)];
     struct vmm_progress progress = {.walk = VR_WALK_COUNT, .pass = VR_PASS_MAP};
     struct vmm_commit commit = {0};
     struct vmm_fail fail = {.kind = 99};
@@ -280,9 +280,9 @@ static void hostile_frames(void **state)
     expect_lie(77, zeros, 8, "unknown frame");
     expect_lie(0, NULL, 0, "unknown frame");
     expect_lie(VMM_MSG_SUMMARY, zeros, 64, "frame of a wrong size");
-    expect_lie(VMM_MSG_RECORDS, zeros, 63, "records of a wrong size");
+    expect_lie(VMM_MSG_RECORDS, zeros, sizeof(zeros) - 1, "records of a wrong size");
     expect_lie(VMM_MSG_RECORDS, NULL, 0, "records of a wrong size");
-    expect_lie(VMM_MSG_RECORDS, zeros, 64, "unknown problem code");
+    expect_lie(VMM_MSG_RECORDS, zeros, sizeof(zeros), "unknown problem code");
     expect_lie(VMM_MSG_PROGRESS, &progress, sizeof(progress), "progress of an unknown pass");
     progress = (struct vmm_progress){.pass = VR_PASS_MAP, .done = 2, .total = 1};
     expect_lie(VMM_MSG_PROGRESS, &progress, sizeof(progress), "progress beyond its end");

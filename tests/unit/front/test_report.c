@@ -97,7 +97,7 @@ static const char golden[] =
     "    },\n"
     "    \"versions\": {\n"
     "        \"vol-repair\": \"" VR_VERSION "\",\n"
-    "        \"abi\": 1\n"
+    "        \"abi\": 2\n"
     "    }\n"
     "}\n";
 
