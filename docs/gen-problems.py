@@ -59,7 +59,7 @@ def section(row):
     yield f'- Code `{row["code"]:#06x}` (`VR_P_{row["symbol"]}`), {SEVERITIES[row["severity"]]}, {POLICIES[row["policy"]]}.'
     yield f'- In the specification: {row["spec"]}.'
     if row['qemu']:
-        yield f'- qemu-img says: `{row["qemu"]}`'
+        yield '- qemu-img says: ' + ' and '.join(f'`{line}`' for line in row['qemu'].splitlines())
     if row['scope']:
         yield '- What hangs under it was not followed. While it stands, leaks are reported and kept: they may be its data.'
     yield ''

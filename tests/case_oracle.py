@@ -12,7 +12,7 @@ from qcow2_read import guest_view
 TIMEOUT = 120
 IMAGE = "disk.qcow2"
 # What qemu-img prints on other occasions than findings.
-NOT_FINDINGS = ("qemu-img:", "vol-repair:", "qcow2:", "Use qemu-img amend")
+NOT_FINDINGS = ("qemu-img:", "vol-repair:", "qcow2:", "Use qemu-img amend", "You can force-remove")
 
 
 def qemu_img(directory, *arguments):

@@ -105,8 +105,8 @@ def check_cases(gate, rows, record_files):
         for slug in set().union(*(recipe.raises[mode] for mode in MODES)):
             gate.need(slug in slugs, f"{name}: there is no row {slug}")
             raised.setdefault(slug, set()).add(name)
-        gate.need(any(name == s or name.startswith(s + "-") for s in slugs | {"clean", "mixed"}),
-                  f"{name}: is not called after a row, nor clean-..., nor mixed-...")
+        gate.need(any(name == s or name.startswith(s + "-") for s in slugs | {"clean", "mixed", "rebuild"}),
+                  f"{name}: is not called after a row, nor clean-..., mixed-..., rebuild-...")
         for difference in recipe.differs:
             gate.need(difference.reason.strip(), f"{name}: a difference without reason")
     check_raised(gate, slugs, raised, record_files)

@@ -8,9 +8,9 @@ static void put_string(const char *key, const char *text, const char *end)
 {
     printf("\"%s\": \"", key);
     for (; *text; text++) {
-        if (*text == '"' || *text == '\\')
+        if (*text == '"' || *text == '\\' || *text == '\n')
             putchar('\\');
-        putchar(*text);
+        putchar(*text == '\n' ? 'n' : *text);
     }
     printf("\"%s", end);
 }

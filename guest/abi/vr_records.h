@@ -49,6 +49,7 @@ enum vr_kept {
     VR_KEPT_DOUBTFUL = 2,   /* the only claims that differ come from damaged pointers */
     VR_KEPT_MODE = 3,       /* the mode does not mend this */
     VR_KEPT_VERSION = 4,    /* the mending needs qcow2 version 3 */
+    VR_KEPT_NO_ROOM = 5,    /* there is no place for a new structure where nothing points */
 };
 
 #define VR_NONE UINT64_MAX /* a field that does not apply */

@@ -47,4 +47,10 @@ static inline void vr_store64(uint8_t *p, uint64_t v)
     __builtin_memcpy(p, &v, sizeof(v));
 }
 
+static inline void vr_store32(uint8_t *p, uint32_t v)
+{
+    v = __builtin_bswap32(v);
+    __builtin_memcpy(p, &v, sizeof(v));
+}
+
 #endif

@@ -137,6 +137,8 @@ extern const struct vr_row vr_rows[VR_P_COUNT];
 
 /* Count a finding, send its record while examples are wanted, and say whether it is to be mended. */
 enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct vr_finding *f);
+/* Send the name of a snapshot. */
+void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name);
 /* A finding reported as kept turned out to be mended by the plan after all (the dirty and corrupt bits). */
 void vr_report_fixed(struct vr_ctx *ctx, enum vr_problem p);
 /* Send what is buffered. */
@@ -156,6 +158,7 @@ struct vr_ctx {
     enum vr_mode mode;
     enum vr_walk walk;
     uint64_t file_size;
+    uint64_t first_size;    /* file_size before anything was planned */
     uint32_t examples;
     uint32_t flags;         /* VR_BOOT_* */
     struct vr_summary *sum;

@@ -50,7 +50,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         ctx->sum->fixed[p] += f->count;
     else if (kept != VR_KEPT_NO)
         ctx->sum->kept[p] += f->count;
-    if (ctx->walk == VR_WALK_CHECK)
+    if (ctx->walk == VR_WALK_CHECK && (f->root == VR_ROOT_ACTIVE || f->root == VR_ROOT_NONE))
         ctx->sum->guest_bytes_hit += f->guest_len;
     if (ctx->walk != VR_WALK_VERIFY && ctx->sent[p] < ctx->examples) {
         ctx->sent[p]++;
@@ -61,6 +61,14 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         send(ctx, &rec);
     }
     return d;
+}
+
+void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name)
+{
+    struct vr_record rec = {.flags = VR_REC_NAME, .walk = (uint8_t)ctx->walk, .root = root};
+
+    memcpy((uint8_t *)&rec + offsetof(struct vr_record, host), name, sizeof(*name));
+    send(ctx, &rec);
 }
 
 void vr_report_fixed(struct vr_ctx *ctx, enum vr_problem p)

@@ -4,7 +4,8 @@
 #include "fix.h"
 
 static enum vr_status (*const passes[])(struct vr_ctx *) = {
-    vr_pass_header, vr_pass_reftable, vr_pass_map, vr_pass_refcounts, vr_pass_copied,
+    vr_pass_header,      vr_pass_reftable,  vr_pass_snapshots, vr_pass_map,
+    vr_settle_snapshots, vr_pass_refcounts, vr_pass_copied,
 };
 
 /* Statistics are those of the walk that runs last. */
@@ -57,6 +58,7 @@ static enum vr_status run(struct vr_ctx *ctx)
 
 void vr_session(struct vr_ctx *ctx)
 {
+    ctx->first_size = ctx->file_size;
     ctx->sum->status = run(ctx);
     ctx->sum->heap_used = ctx->arena.peak;
 }

@@ -44,6 +44,7 @@ const char *kept_name(uint8_t kept)
         [VR_KEPT_DOUBTFUL] = "doubtful-claims",
         [VR_KEPT_MODE] = "mode",
         [VR_KEPT_VERSION] = "version",
+        [VR_KEPT_NO_ROOM] = "no-room",
     };
 
     return kept < G_N_ELEMENTS(names) ? names[kept] : NULL;
@@ -98,6 +99,10 @@ static void append_field(GString *out, char *name, const struct vr_record *rec, 
     }
     if (g_str_equal(name, "leak")) {
         g_string_append(out, fixed ? "Repairing" : "Leaked");
+        return;
+    }
+    if (g_str_equal(name, "id") || g_str_equal(name, "name")) {
+        g_string_append_c(out, '?');
         return;
     }
     for (size_t i = 0; i < G_N_ELEMENTS(fields); i++) {

@@ -145,6 +145,7 @@ static const char *why_kept(const struct result *res, int row)
         [VR_KEPT_DOUBTFUL] = "only damaged pointers speak for a change",
         [VR_KEPT_MODE] = "this mode does not mend it",
         [VR_KEPT_VERSION] = "mending it needs qcow2 version 3",
+        [VR_KEPT_NO_ROOM] = "there is no place for a new structure where nothing points",
     };
 
     for (unsigned i = 0; i < res->records->len; i++) {

@@ -18,19 +18,29 @@ enum vr_claim {
     VR_CLAIM_DATA = 1 << 5,
     VR_CLAIM_DOUBTFUL = 1 << 6, /* by a damaged pointer: counted as qemu counts it, never acted upon */
     VR_CLAIM_SEEN = 1 << 7,     /* a table that several pointers name, and the first of them was dealt with */
+    VR_CLAIM_COMPRESSED = 1 << 8,   /* holds (part of) one compressed run for each reference */
+    VR_CLAIM_SNAPSHOT_L2 = 1 << 9,  /* an L2 table, named by the L1 table of a snapshot */
+    VR_CLAIM_SNAPSHOTS = 1 << 10,   /* snapshot table */
+    VR_CLAIM_LUKS = 1 << 11,        /* LUKS header and key material */
+    VR_CLAIM_VISITED = 1 << 12,     /* an L2 table of several L1 entries, read in pass 3 already */
 };
-#define VR_CLAIM_METADATA (VR_CLAIM_HEADER | VR_CLAIM_L1 | VR_CLAIM_REFTABLE | VR_CLAIM_REFBLOCK | VR_CLAIM_L2)
+#define VR_CLAIM_TABLE (VR_CLAIM_L2 | VR_CLAIM_SNAPSHOT_L2)
+#define VR_CLAIM_METADATA                                                                                              \
+    (VR_CLAIM_HEADER | VR_CLAIM_L1 | VR_CLAIM_REFTABLE | VR_CLAIM_REFBLOCK | VR_CLAIM_TABLE | VR_CLAIM_SNAPSHOTS |     \
+     VR_CLAIM_LUKS)
 
 struct vr_ref {
-    uint64_t count;
+    uint64_t count;  /* references, at most what the width of the image can count */
     uint32_t claims; /* enum vr_claim bits */
+    uint32_t tables; /* L1 entries that name it as an L2 table */
+    uint32_t active; /* of those, entries of the active L1 table */
 };
 
 struct vr_ref_entry;
 
 /*
- * One byte a cluster: 0 free; 1..0xbf claimed as data that often; 0xc0 + n claimed once, as the n-th bit of
- * enum vr_claim; 0xff look into the exact table (hash, open addressing).
+ * One byte a cluster: 0 free; 1..0x7f claimed as data that often; 0x80 + n claimed by n + 1 compressed runs; 0xc0 + n
+ * claimed once, as the n-th bit of enum vr_claim; 0xff look into the exact table (hash, open addressing).
  */
 struct vr_refmap {
     struct vr_arena *arena;
@@ -43,8 +53,10 @@ struct vr_refmap {
 };
 
 enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max) VR_CHECKED;
-/* One more reference to a cluster (inside the map). False where the width cannot count it; the claim is noted still. */
-bool vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
+/* That many references more to a cluster (inside the map). Returns how many the width cannot count. */
+uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim, uint64_t times);
+/* Take one reference back; with the last one, the claim. */
+void vr_refmap_drop(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster);
 /* From now on a cluster has this refcount; its claims stay. */
 void vr_refmap_set(struct vr_refmap *m, uint64_t cluster, uint64_t count);
@@ -53,13 +65,33 @@ void vr_refmap_mark(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
 
 /* ---- the image of one walk ------------------------------------------------------------------------------------ */
 
-struct vr_entry_fix; /* pass3_map.c */
+/* Where one map of guest addresses begins: root 0 is the active L1 table, n the one of entry n - 1 of the snapshot table. */
+struct vr_root {
+    uint64_t l1_offset, l1_size; /* bytes, entries */
+    bool skipped;                /* it cannot be followed; why has been reported */
+};
+
+/* An entry of the snapshot table, and where it stands. */
+struct vr_snapshot_at {
+    uint64_t at;
+    struct vr_snapshot s;
+    bool short_extra, long_extra; /* rewriting the table mends it */
+};
 
 struct vr_image {
     struct vr_header h;
     uint64_t cluster_size;
     uint64_t clusters;     /* of the file, the last one may be partial; one more where a region ends behind that */
     uint64_t l2_entries;   /* of one L2 table */
+    unsigned l2_entry_size;/* bytes: 8, or 16 with extended L2 entries */
+    struct vr_root *roots;
+    uint32_t nroots;
+    struct vr_snapshot_at *snapshots;
+    uint32_t nsnapshots;   /* of those that the header says, the ones that are kept */
+    uint64_t snapshots_end;/* end of the last entry, bytes from the start of the table */
+    bool implausible;      /* some entry of it is not what any program writes */
+    uint64_t luks_offset, luks_len; /* LUKS header and key material; 0, 0 = none */
+    uint64_t dangling;     /* lowest cluster behind the end of the file that a pointer names, UINT64_MAX = none */
     uint64_t block_entries;/* refcounts of one refcount block */
     uint64_t blocks;       /* refcount blocks that the clusters of the file need */
     uint64_t table_entries;/* of the refcount table; 0 where it lies behind the end of the file */
@@ -71,6 +103,8 @@ struct vr_image {
     bool incomplete;       /* something could not be followed: what looks leaked may belong to it */
     bool unsound;          /* pointers between structures contradict each other: entries are not rewritten */
     bool rebuild;          /* refcount structures are beyond correction in place */
+    bool rebuild_planned;  /* new ones were planned: every refcount is known from now on */
+    bool refcounts_lost;   /* some refcounts on disk are unknown, or not to be believed */
     bool copied_matters;   /* some COPIED flag may be wrong */
 };
 
@@ -78,7 +112,10 @@ struct vr_image {
 
 enum vr_status vr_pass_header(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_reftable(struct vr_ctx *ctx) VR_CHECKED;
+enum vr_status vr_pass_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_map(struct vr_ctx *ctx) VR_CHECKED;
+/* Reports what is wrong with entries of the snapshot table, and plans a new table. After the maps, before refcounts. */
+enum vr_status vr_settle_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_refcounts(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_copied(struct vr_ctx *ctx) VR_CHECKED;
 
@@ -99,14 +136,21 @@ enum vr_status vr_refcount_read(struct vr_ctx *ctx, uint64_t cluster, uint64_t *
 bool vr_region_past_eof(const struct vr_ctx *ctx, uint64_t offset, uint64_t size);
 /* Claim every cluster that [offset, offset + size) touches; the caller has tested it with vr_region_past_eof(). */
 void vr_claim_region(struct vr_ctx *ctx, uint64_t offset, uint64_t size, enum vr_claim claim);
+/* The same, times over, for the entry or table that *at speaks of. */
+void vr_claim_times(struct vr_ctx *ctx, const struct vr_finding *at, struct vr_run region, enum vr_claim claim);
+/* A pointer names this offset behind the end of the file: nothing may be put there. */
+void vr_note_dangling(struct vr_ctx *ctx, uint64_t offset);
 /* Claims of the cluster at offset, 0 where it is outside the file. */
 uint32_t vr_claims_at(const struct vr_ctx *ctx, uint64_t offset);
 
-/* ---- l1.c: the active L1 table, in pieces, and the L2 tables that may be followed ----------------------------------- */
+/* ---- l1.c: L1 tables, in pieces, and the L2 tables that may be followed --------------------------------------------- */
 
 struct vr_l1_walk {
     struct vr_ctx *ctx;
     uint8_t *piece;      /* VR_L1_PIECE bytes from the arena */
+    uint32_t root;       /* of img->roots */
+    bool all_roots;      /* vr_l1_next_table() goes on with the snapshots' */
+    bool each_once;      /* vr_l1_next_table() gives a table that several entries name with the first of them only */
     uint64_t first, have;/* entries of the piece now in memory */
     uint64_t next;       /* entry that vr_l1_next() gives next */
     enum vr_status status;
@@ -114,11 +158,13 @@ struct vr_l1_walk {
 #define VR_L1_PIECE 65536u
 
 enum vr_status vr_l1_open(struct vr_l1_walk *w, struct vr_ctx *ctx) VR_CHECKED;
+/* From the start of another root's L1 table. */
+void vr_l1_start(struct vr_l1_walk *w, uint32_t root);
 /* The next entry that is not 0; false at the end or on a failure (w->status). */
 bool vr_l1_next(struct vr_l1_walk *w, uint64_t *index, uint64_t *entry);
 /* Whether the L2 table that an L1 entry names may be followed: aligned, in the file, and claimed as an L2 table alone. */
 bool vr_l1_followable(const struct vr_ctx *ctx, uint64_t entry);
-/* vr_next_block over the L2 tables that may be followed; tag = L1 index. arg = struct vr_l1_walk. */
+/* vr_next_block over the L2 tables that may be followed; tag = root << 32 | L1 index. arg = struct vr_l1_walk. */
 bool vr_l1_next_table(void *arg, struct vr_block *b);
 
 #endif

@@ -13,23 +13,38 @@ bool vr_region_past_eof(const struct vr_ctx *ctx, uint64_t offset, uint64_t size
     return end > ctx->file_size && end - ctx->file_size >= ctx->img->cluster_size;
 }
 
+void vr_note_dangling(struct vr_ctx *ctx, uint64_t offset)
+{
+    ctx->img->dangling = vr_min(ctx->img->dangling, offset & ~(ctx->img->cluster_size - 1));
+}
+
 void vr_claim_region(struct vr_ctx *ctx, uint64_t offset, uint64_t size, enum vr_claim claim)
+{
+    struct vr_finding at = vr_finding_none();
+
+    vr_claim_times(ctx, &at, (struct vr_run){offset, size}, claim);
+}
+
+void vr_claim_times(struct vr_ctx *ctx, const struct vr_finding *at, struct vr_run region, enum vr_claim claim)
 {
     struct vr_image *img = ctx->img;
 
-    if (size == 0)
+    if (region.len == 0)
         return;
-    uint64_t last = (offset + size - 1) >> img->h.cluster_bits;
+    uint64_t last = (region.offset + region.len - 1) >> img->h.cluster_bits;
     /* Into the cluster after a partial last one: from here on the image has it, as in qemu. */
     if (last >= img->clusters)
         img->clusters = last + 1;
-    for (uint64_t c = offset >> img->h.cluster_bits; c <= last; c++) {
-        if (vr_refmap_claim(&img->refs, c, claim))
+    for (uint64_t c = region.offset >> img->h.cluster_bits; c <= last; c++) {
+        uint64_t beyond = vr_refmap_claim(&img->refs, c, claim, at->count);
+        if (beyond == 0)
             continue;
-        struct vr_finding f = vr_finding_none();
+        struct vr_finding f = *at;
+        f.count = beyond;
         f.host = c << img->h.cluster_bits;
         f.index = c;
         f.got = img->refs.max;
+        f.guest_len = 0;
         vr_report(ctx, VR_P_REF_OVERFLOW, &f);
     }
 }

@@ -7,8 +7,8 @@
  * Needs:    nothing
  * Frees:    nothing
  *
- * What qemu-img refuses to open is refused here with the same reason, in the same order. Features that this program
- * does not check are all named before it gives up.
+ * What qemu-img refuses to open is refused here with the same reason, in the same order; but nothing outside the image
+ * is needed: no backing file, no data file, no key.
  */
 #include "check.h"
 
@@ -36,8 +36,44 @@ static enum vr_status extension_at(struct vr_ctx *ctx, uint8_t *buf, uint64_t at
     return VR_OK;
 }
 
+/* LUKS: u64 offset and u64 length of the header and key material in the file. */
+static enum vr_status luks_extension(struct vr_ctx *ctx, uint64_t at, const struct vr_extension *ext)
+{
+    struct vr_image *img = ctx->img;
+    uint64_t mask = (UINT64_C(1) << img->h.cluster_bits) - 1;
+    uint8_t *payload = vr_arena_get(&ctx->arena, 16);
+
+    if (!payload)
+        return VR_ENOMEM;
+    if (img->h.crypt_method != VR_CRYPT_LUKS)
+        return refuse(ctx, VR_P_HDR_LUKS_UNEXPECTED, at, img->h.crypt_method, VR_CRYPT_LUKS);
+    if (ext->len != 16)
+        return refuse(ctx, VR_P_HDR_LUKS_LENGTH, at, ext->len, 16);
+    VR_TRY(vr_read(ctx, at + 8, payload, 16));
+    img->luks_offset = vr_load64(payload);
+    img->luks_len = vr_load64(payload + 8);
+    if (img->luks_offset & mask)
+        return refuse(ctx, VR_P_HDR_LUKS_OFFSET, at, img->luks_offset, mask + 1);
+    return VR_OK;
+}
+
+static enum vr_status take_extension(struct vr_ctx *ctx, uint64_t at, const struct vr_extension *ext, bool *luks)
+{
+    switch (ext->type) {
+    case VR_EXT_BACKING_FORMAT:
+        return ext->len >= 16 ? refuse(ctx, VR_P_HDR_BACKING_FORMAT, at, ext->len, 15) : VR_OK;
+    case VR_EXT_LUKS:
+        *luks = true;
+        return luks_extension(ctx, at, ext);
+    case VR_EXT_BITMAPS:
+        return refuse(ctx, VR_P_SCOPE_BITMAPS, at, ext->len, 0);
+    default:
+        return VR_OK;
+    }
+}
+
 /* Walks the list; each extension takes at least 8 bytes of at most one cluster, so it ends. */
-static enum vr_status walk_extensions(struct vr_ctx *ctx, uint8_t *buf, bool *bitmaps)
+static enum vr_status walk_extensions(struct vr_ctx *ctx, uint8_t *buf, bool *luks)
 {
     const struct vr_header *h = &ctx->img->h;
     uint64_t end = vr_extensions_end(h);
@@ -52,37 +88,25 @@ static enum vr_status walk_extensions(struct vr_ctx *ctx, uint8_t *buf, bool *bi
             return refuse(ctx, VR_P_HDR_EXTENSION, at, ext.len, end - at - 8);
         if (ext.type == VR_EXT_END)
             return VR_OK;
-        if (ext.type == VR_EXT_BACKING_FORMAT && ext.len >= 16)
-            return refuse(ctx, VR_P_HDR_BACKING_FORMAT, at, ext.len, 15);
-        if (ext.type == VR_EXT_BITMAPS)
-            *bitmaps = true;
+        VR_TRY(take_extension(ctx, at, &ext, luks));
         at += 8 + (((uint64_t)ext.len + 7) & ~UINT64_C(7));
     }
     return VR_OK;
 }
 
-/* Name everything that is out of scope, then refuse once. */
-static enum vr_status judge_scope(struct vr_ctx *ctx, bool bitmaps)
+/* What only shows when all extensions are known, in the order in which an open looks. */
+static enum vr_status judge_together(struct vr_ctx *ctx, bool luks)
 {
     const struct vr_header *h = &ctx->img->h;
-    enum vr_status st = VR_OK;
+    uint64_t cs = UINT64_C(1) << h->cluster_bits;
 
-    /* Looked at by an open even where there are no snapshots. */
-    if (h->snapshots_offset % ctx->img->cluster_size != 0 || h->snapshots_offset > INT64_MAX)
-        st = refuse(ctx, VR_P_SNAPSHOTS_OFFSET, 64, h->snapshots_offset, 0);
-    if (h->incompatible & VR_INCOMPAT_EXTL2)
-        st = refuse(ctx, VR_P_SCOPE_EXTL2, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
-    if (h->incompatible & VR_INCOMPAT_DATA_FILE)
-        st = refuse(ctx, VR_P_SCOPE_DATA_FILE, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
-    if (h->snapshots != 0)
-        st = refuse(ctx, VR_P_SCOPE_SNAPSHOTS, 60, h->snapshots, 0);
-    if (bitmaps || (h->autoclear & VR_AUTOCLEAR_BITMAPS))
-        st = refuse(ctx, VR_P_SCOPE_BITMAPS, 88, h->autoclear, 0);
-    if (h->crypt_method != 0)
-        st = refuse(ctx, VR_P_SCOPE_ENCRYPTION, 32, h->crypt_method, 0);
-    if (h->autoclear & ~VR_AUTOCLEAR_BITMAPS)
-        st = refuse(ctx, VR_P_SCOPE_AUTOCLEAR, 88, h->autoclear & ~VR_AUTOCLEAR_BITMAPS, 0);
-    return st;
+    if ((h->autoclear & VR_AUTOCLEAR_DATA_RAW) && !(h->incompatible & VR_INCOMPAT_DATA_FILE))
+        return refuse(ctx, VR_P_HDR_DATA_FILE_RAW, 88, h->autoclear, 0);
+    if (h->crypt_method == VR_CRYPT_LUKS && !luks)
+        return refuse(ctx, VR_P_HDR_LUKS_MISSING, 32, h->crypt_method, 0);
+    if (h->backing_offset != 0 && (h->backing_size > 1023 || h->backing_size > cs - h->backing_offset))
+        return refuse(ctx, VR_P_HDR_BACKING_NAME, h->backing_offset, h->backing_size, 1023);
+    return VR_OK;
 }
 
 static void note_bits(struct vr_ctx *ctx)
@@ -107,7 +131,9 @@ static void fill_image(struct vr_ctx *ctx)
 
     img->cluster_size = UINT64_C(1) << cb;
     img->clusters = vr_ceil_shift(ctx->file_size, cb);
-    img->l2_entries = img->cluster_size / 8;
+    img->l2_entry_size = img->h.incompatible & VR_INCOMPAT_EXTL2 ? 16 : 8;
+    img->l2_entries = img->cluster_size / img->l2_entry_size;
+    img->dangling = UINT64_MAX;
     img->block_entries = (img->cluster_size * 8) >> img->h.refcount_order;
     img->blocks = (img->clusters + img->block_entries - 1) / img->block_entries;
     sum->virtual_size = img->h.virtual_size;
@@ -125,7 +151,7 @@ static void fill_image(struct vr_ctx *ctx)
 enum vr_status vr_pass_header(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
-    bool bitmaps = false;
+    bool luks = false;
     uint8_t *buf = vr_arena_get(&ctx->arena, VR_HEADER_READ + 8);
 
     if (!buf)
@@ -135,12 +161,9 @@ enum vr_status vr_pass_header(struct vr_ctx *ctx)
     struct vr_verdict v = vr_header_judge(buf, &img->h, ctx->file_size);
     if (v.row != VR_P_COUNT)
         return refuse(ctx, v.row, 0, v.got, v.want);
-    VR_TRY(walk_extensions(ctx, buf, &bitmaps));
-    uint64_t cs = UINT64_C(1) << img->h.cluster_bits;
-    if (img->h.backing_offset != 0 &&
-        (img->h.backing_size > 1023 || img->h.backing_size > cs - img->h.backing_offset))
-        return refuse(ctx, VR_P_HDR_BACKING_NAME, img->h.backing_offset, img->h.backing_size, 1023);
+    VR_TRY(walk_extensions(ctx, buf, &luks));
+    VR_TRY(judge_together(ctx, luks));
     fill_image(ctx);
     note_bits(ctx);
-    return judge_scope(ctx, bitmaps);
+    return VR_OK;
 }

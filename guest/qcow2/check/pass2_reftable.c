@@ -3,7 +3,7 @@
  * Pass 2: refcount table, and the claims of everything that the header names directly.
  *
  * Tests:    the refcount table lies in the file; each entry's reserved bits, alignment, bounds
- * Collects: img->reftable; claims of header, L1 table, refcount table, refcount blocks
+ * Collects: img->reftable; claims of header, L1 table, refcount table, refcount blocks, LUKS header
  * Needs:    pass 1
  * Frees:    nothing
  *
@@ -23,7 +23,9 @@ static void claim_fixed(struct vr_ctx *ctx)
         f.got = l1_bytes;
         f.guest = 0;
         f.guest_len = img->h.virtual_size;
+        f.root = VR_ROOT_ACTIVE;
         vr_report(ctx, VR_P_L1_PAST_EOF, &f);
+        vr_note_dangling(ctx, img->h.l1_offset);
         img->incomplete = img->unsound = true;
     } else {
         vr_claim_region(ctx, img->h.l1_offset, l1_bytes, VR_CLAIM_L1);
@@ -34,10 +36,26 @@ static void claim_fixed(struct vr_ctx *ctx)
         f.host = img->h.reftable_offset;
         f.got = table_bytes;
         vr_report(ctx, VR_P_REFTABLE_PAST_EOF, &f);
-        img->rebuild = true;
+        img->rebuild = img->refcounts_lost = true;
     } else {
         vr_claim_region(ctx, img->h.reftable_offset, table_bytes, VR_CLAIM_REFTABLE);
     }
+}
+
+static void claim_luks(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    struct vr_finding f = vr_finding_none();
+
+    if (!vr_region_past_eof(ctx, img->luks_offset, img->luks_len)) {
+        vr_claim_region(ctx, img->luks_offset, img->luks_len, VR_CLAIM_LUKS);
+        return;
+    }
+    f.host = img->luks_offset;
+    f.got = img->luks_len;
+    vr_report(ctx, VR_P_LUKS_PAST_EOF, &f);
+    vr_note_dangling(ctx, vr_min(img->luks_offset, ctx->file_size));
+    img->incomplete = true;
 }
 
 static void judge_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
@@ -57,6 +75,7 @@ static void judge_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
         vr_report(ctx, VR_P_RTE_PAST_EOF, &f);
         /* qemu-img grows the file for it, and asks for no rebuild in mode leaks. */
         img->rebuild |= ctx->mode == VR_MODE_ALL;
+        img->refcounts_lost |= index < img->blocks;
         return;
     } else {
         /* A block for clusters that the file does not have counts nothing: it must not accuse who is there already. */
@@ -65,6 +84,7 @@ static void judge_entry(struct vr_ctx *ctx, uint64_t index, uint64_t entry)
         return;
     }
     img->rebuild = true;
+    img->refcounts_lost |= index < img->blocks;
 }
 
 static enum vr_status read_table(struct vr_ctx *ctx)
@@ -82,18 +102,32 @@ static enum vr_status read_table(struct vr_ctx *ctx)
     return VR_OK;
 }
 
-/* A table that shares its place with the header or the L1 table is not a refcount table that can be read. */
+/* Whether the table shares its place with what is not a refcount table: then its entries mean nothing. */
 static bool overlaps(const struct vr_ctx *ctx)
 {
     const struct vr_image *img = ctx->img;
 
-    for (uint64_t i = 0; i < img->h.reftable_clusters; i++) {
-        uint64_t at = img->h.reftable_offset + (i << img->h.cluster_bits);
-        uint32_t claims = vr_claims_at(ctx, at);
-        if (claims & (VR_CLAIM_HEADER | VR_CLAIM_L1))
+    for (uint64_t i = 0; i < img->h.reftable_clusters; i++)
+        if (vr_claims_at(ctx, img->h.reftable_offset + (i << img->h.cluster_bits)) & ~(uint32_t)VR_CLAIM_REFTABLE)
             return true;
-    }
     return false;
+}
+
+/*
+ * Clusters that the map needs. A region may legally end in the cluster after a partial last one: one more than the file
+ * has. Mode all puts a new snapshot table and new refcount structures behind the end.
+ */
+static uint64_t room_for(const struct vr_ctx *ctx)
+{
+    const struct vr_image *img = ctx->img;
+    uint64_t room = img->clusters + 1;
+
+    if (ctx->mode != VR_MODE_ALL)
+        return room;
+    if (img->h.snapshots != 0)
+        room += (VR_SNAPSHOT_TABLE_MAX >> img->h.cluster_bits) + 1;
+    uint64_t blocks = room / img->block_entries + 2;
+    return room + blocks + blocks / (img->block_entries / 2) + blocks * 8 / img->cluster_size + 4;
 }
 
 uint64_t vr_refblock_offset(const struct vr_image *img, uint64_t i)
@@ -132,22 +166,18 @@ enum vr_status vr_pass_reftable(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
 
-    /* A region may legally end in the cluster after a partial last one: one more than the file has. */
-    VR_TRY(vr_refmap_open(&img->refs, &ctx->arena, img->clusters + 1, vr_refcount_max(img->h.refcount_order)));
+    VR_TRY(vr_refmap_open(&img->refs, &ctx->arena, room_for(ctx), vr_refcount_max(img->h.refcount_order)));
     claim_fixed(ctx);
     uint64_t bytes = img->h.reftable_clusters << img->h.cluster_bits;
     img->table_entries = vr_region_past_eof(ctx, img->h.reftable_offset, bytes) ? 0 : bytes / 8;
-    if (img->h.reftable_clusters == 0 || overlaps(ctx)) {
-        struct vr_finding f = vr_finding_none();
-        f.host = img->h.reftable_offset;
-        vr_report(ctx, VR_P_SCOPE_REBUILD, &f);
-        return VR_EREFUSED;
-    }
+    if (img->table_entries == 0 || overlaps(ctx))
+        img->rebuild = img->refcounts_lost = true;
     VR_TRY(read_table(ctx));
     for (uint64_t i = 0; i < img->table_entries; i++) {
         uint64_t entry = vr_load64(img->reftable + i * 8);
         if (entry != 0)
             judge_entry(ctx, i, entry);
     }
+    claim_luks(ctx);
     return VR_OK;
 }

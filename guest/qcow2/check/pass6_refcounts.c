@@ -3,11 +3,13 @@
  * Pass 6: refcounts on disk against the references that were counted.
  *
  * Tests:    refcount blocks claimed once; every refcount of a cluster of the file
- * Collects: img->highest; plans refcounts in whole refcount blocks; afterwards the map holds refcounts as they will be
+ * Collects: img->highest; plans refcounts in whole refcount blocks, or new refcount structures; afterwards the map holds
+ *           refcounts as they will be
  * Needs:    passes 2 and 3 complete
  * Frees:    nothing
  */
 #include "check.h"
+#include "fix.h"
 
 struct compare {
     struct vr_ctx *ctx;
@@ -17,6 +19,7 @@ struct compare {
     uint8_t *data;        /* the block, or NULL: all its refcounts are 0 */
     uint64_t lo, hi;      /* entries changed in it: [lo, hi), empty where lo >= hi */
     bool falls;
+    bool in_place;        /* corrections go into the blocks that are there */
 };
 
 static void judge_blocks(struct vr_ctx *ctx)
@@ -39,7 +42,7 @@ static void judge_blocks(struct vr_ctx *ctx)
         f.want = 1;
         /* Narrow refcounts cannot count a second claim; still, nothing is written through what others own. */
         if (ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN))
-            img->rebuild = true;
+            img->rebuild = img->refcounts_lost = true;
         if (f.got == 1)
             continue;
         /* Of several entries that name one block, and nothing else does, the first is right for all we know. */
@@ -49,7 +52,24 @@ static void judge_blocks(struct vr_ctx *ctx)
         }
         vr_report(ctx, VR_P_RB_SHARED, &f);
         img->rebuild = true;
+        img->refcounts_lost |= !spare;
     }
+}
+
+/* Clusters in use whose refcounts have no block: in mode all that is known before anything is planned in place. */
+static bool block_is_missing(const struct compare *cmp)
+{
+    const struct vr_image *img = cmp->ctx->img;
+
+    for (uint64_t i = 0; i < cmp->blocks; i++) {
+        uint64_t first = i * img->block_entries, n = vr_min(img->block_entries, img->clusters - first);
+        if (vr_refblock_offset(img, i) != 0)
+            continue;
+        for (uint64_t c = first; c < first + n; c++)
+            if (img->refs.bytes[c] != 0)
+                return true;
+    }
+    return false;
 }
 
 /* ---- one cluster -------------------------------------------------------------------------------------------- */
@@ -78,18 +98,19 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
         f.kept = VR_KEPT_INCOMPLETE;
     if (p == VR_P_REF_ZERO && (ctx->mode == VR_MODE_LEAKS || !cmp->data))
         img->rebuild = true;
-    if (vr_report(ctx, p, &f) == VR_KEEP || !cmp->data) {
+    img->copied_matters = true;
+    if (vr_report(ctx, p, &f) == VR_KEEP) {
         vr_refmap_set(&img->refs, cluster, on_disk);
-        img->copied_matters = true;
         return;
     }
+    ctx->sum->clusters_freed += ref.count == 0;
+    if (!cmp->in_place || !cmp->data)
+        return; /* the map has it right: new refcount structures are made from it */
     uint64_t i = cluster - cmp->first;
     vr_refcount_set(cmp->data, img->h.refcount_order, i, ref.count);
     cmp->lo = vr_min(cmp->lo, i);
     cmp->hi = i + 1;
     cmp->falls |= on_disk > ref.count;
-    ctx->sum->clusters_freed += ref.count == 0;
-    img->copied_matters = true;
 }
 
 /* ---- one block --------------------------------------------------------------------------------------------- */
@@ -105,11 +126,8 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
                   (img->h.refcount_order > 3 ? 1u << (img->h.refcount_order - 3) : 1);
     enum vr_epoch epoch = cmp->falls ? VR_EPOCH_DECREASE : VR_EPOCH_INCREASE;
 
-    /* A block that the end of the file cuts off cannot be corrected in place. */
-    if (offset + hi > cmp->ctx->file_size) {
-        cmp->ctx->img->rebuild = true;
-        return VR_OK;
-    }
+    if (offset + hi > cmp->ctx->file_size)
+        VR_TRY(vr_grow_file(cmp->ctx, offset + img->cluster_size));
     return vr_plan_write(cmp->ctx, epoch, offset + lo, cmp->data + lo, (uint32_t)(hi - lo));
 }
 
@@ -228,12 +246,13 @@ static enum vr_status compare_all(struct compare *cmp)
     }
 }
 
+/* Mode leaks, as qemu-img: nothing at all is mended where a rebuild is needed. */
 static enum vr_status refuse_rebuild(struct vr_ctx *ctx)
 {
     struct vr_finding f = vr_finding_none();
 
     f.host = ctx->img->h.reftable_offset;
-    vr_report(ctx, ctx->mode == VR_MODE_LEAKS ? VR_P_NEED_REBUILD : VR_P_SCOPE_REBUILD, &f);
+    vr_report(ctx, VR_P_NEED_REBUILD, &f);
     return VR_EREFUSED;
 }
 
@@ -243,10 +262,15 @@ enum vr_status vr_pass_refcounts(struct vr_ctx *ctx)
     struct compare cmp = {.ctx = ctx, .blocks = (img->clusters + img->block_entries - 1) / img->block_entries};
 
     judge_blocks(ctx);
+    if (vr_planning(ctx) && ctx->mode == VR_MODE_ALL)
+        img->rebuild |= block_is_missing(&cmp);
+    cmp.in_place = !(ctx->mode == VR_MODE_ALL && img->rebuild);
     vr_progress(ctx, VR_PASS_REFCOUNTS, 0, cmp.blocks);
     VR_TRY(compare_all(&cmp));
     ctx->sum->image_end_offset = (img->highest ? img->highest : 1) << img->h.cluster_bits;
     if (img->refs.full)
         return VR_ENOMEM;
-    return vr_planning(ctx) && img->rebuild ? refuse_rebuild(ctx) : VR_OK;
+    if (!vr_planning(ctx) || !img->rebuild)
+        return VR_OK;
+    return ctx->mode == VR_MODE_ALL ? vr_rebuild(ctx) : refuse_rebuild(ctx);
 }

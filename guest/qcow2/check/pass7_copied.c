@@ -7,6 +7,7 @@
  * Needs:    pass 6: the map holds refcounts as they will be
  * Frees:    nothing
  *
+ * Snapshots are not looked at: the flag means nothing in their tables.
  * Skipped where the earlier passes saw that no flag can be wrong: every entry has COPIED, every refcount in use is 1.
  */
 #include "check.h"
@@ -14,6 +15,9 @@
 struct copied {
     struct vr_ctx *ctx;
     uint8_t *word;          /* 8 bytes for an L1 entry on its way to the overlay */
+    struct vr_l1_walk l1;   /* entries are judged before the tables that they name, as qemu does */
+    bool l1_ended;
+    uint64_t index, entry;  /* the entry that comes next */
     enum vr_status status;  /* the first failure of a look-up */
     bool foreign;           /* the table at hand is more likely guest data: nothing is written into it */
 };
@@ -39,41 +43,50 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
     const struct vr_image *img = ctx->img;
     uint64_t offset = entry & VR_OFFSET_MASK;
     uint64_t cluster = offset >> img->h.cluster_bits;
-    uint64_t refcount = 0;
+    uint64_t refcount = 1; /* of a cluster in a data file, which is nobody else's */
 
-    if (!vr_refcount_known(img, cluster))
-        return false;
-    if (cluster < img->clusters)
-        refcount = vr_refmap_get(&img->refs, cluster).count;
-    else if (c->status == VR_OK)
-        c->status = vr_refcount_read(ctx, cluster, &refcount);
+    if (p == VR_P_COPIED_L1 || !(img->h.incompatible & VR_INCOMPAT_DATA_FILE)) {
+        if (!img->rebuild_planned && !vr_refcount_known(img, cluster))
+            return false;
+        if (cluster < img->clusters)
+            refcount = vr_refmap_get(&img->refs, cluster).count;
+        else if (c->status == VR_OK)
+            c->status = vr_refcount_read(ctx, cluster, &refcount);
+    }
     if (((entry & VR_COPIED) != 0) == (refcount == 1))
         return false;
     f->got = entry;
     f->want = refcount;
+    f->root = VR_ROOT_ACTIVE;
     f->kept = c->foreign ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
     return vr_report(ctx, p, f) == VR_FIX;
 }
 
-static enum vr_status check_l1(struct copied *c)
+static enum vr_status check_l1_entry(struct copied *c, uint64_t index, uint64_t entry)
 {
     struct vr_ctx *ctx = c->ctx;
-    struct vr_l1_walk w;
-    uint64_t index, entry;
+    struct vr_finding f = vr_finding_none();
 
-    VR_TRY(vr_l1_open(&w, ctx));
-    while (vr_l1_next(&w, &index, &entry)) {
-        struct vr_finding f = vr_finding_none();
-        f.host = ctx->img->h.l1_offset + index * 8;
-        f.index = index;
-        /* An L1 table that lies on other metadata is not written to. */
-        c->foreign = (vr_claims_at(ctx, f.host) & VR_CLAIM_METADATA) != VR_CLAIM_L1;
-        if ((entry & VR_OFFSET_MASK) == 0 || !judge_flag(c, VR_P_COPIED_L1, &f, entry))
-            continue;
-        vr_store64(c->word, entry ^ VR_COPIED);
-        VR_TRY(vr_plan_write(ctx, VR_EPOCH_COPIED, f.host, c->word, 8));
+    f.host = ctx->img->h.l1_offset + index * 8;
+    f.index = index;
+    f.guest = index * ctx->img->l2_entries << ctx->img->h.cluster_bits;
+    /* An L1 table that lies on other metadata is not written to. */
+    c->foreign = (vr_claims_at(ctx, f.host) & VR_CLAIM_METADATA) != VR_CLAIM_L1;
+    if ((entry & VR_OFFSET_MASK) == 0 || !judge_flag(c, VR_P_COPIED_L1, &f, entry))
+        return VR_OK;
+    vr_store64(c->word, entry ^ VR_COPIED);
+    return vr_plan_write(ctx, VR_EPOCH_COPIED, f.host, c->word, 8);
+}
+
+/* Every entry of the L1 table up to this one that was not looked at yet. */
+static enum vr_status check_l1_upto(struct copied *c, uint64_t last)
+{
+    while (!c->l1_ended && c->index <= last) {
+        if (c->entry != 0)
+            VR_TRY(check_l1_entry(c, c->index, c->entry));
+        c->l1_ended = !vr_l1_next(&c->l1, &c->index, &c->entry);
     }
-    return w.status;
+    return c->l1.status;
 }
 
 /*
@@ -86,7 +99,7 @@ static bool reads_as_table(const struct vr_ctx *ctx, const struct vr_block *b)
     const struct vr_image *img = ctx->img;
 
     for (uint64_t i = 0; i < img->l2_entries; i++) {
-        uint64_t entry = vr_load64(b->data + i * 8);
+        uint64_t entry = vr_load64(b->data + i * img->l2_entry_size);
         uint64_t offset = entry & VR_OFFSET_MASK;
         if (entry == 0 || offset == b->offset)
             continue;
@@ -103,29 +116,30 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
 {
     struct vr_ctx *ctx = c->ctx;
     const struct vr_image *img = ctx->img;
+    unsigned size = img->l2_entry_size;
     uint64_t lo = UINT64_MAX, hi = 0;
 
     /* A table that several L1 entries name: this copy may have been read before the first visit planned its flags. */
     if (vr_claims_at(ctx, b->offset) & VR_CLAIM_SEEN)
         return VR_OK;
     /* As qemu: where not even the table's own refcount can be read, its flags are not judged. */
-    if (!vr_refcount_known(img, b->offset >> img->h.cluster_bits))
+    if (!img->rebuild_planned && !vr_refcount_known(img, b->offset >> img->h.cluster_bits))
         return VR_OK;
-    c->foreign = (vr_claims_at(ctx, b->offset) & VR_CLAIM_DATA) && !reads_as_table(ctx, b);
+    c->foreign = (vr_claims_at(ctx, b->offset) & (VR_CLAIM_DATA | VR_CLAIM_COMPRESSED)) && !reads_as_table(ctx, b);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
-        uint64_t entry = vr_load64(b->data + i * 8);
-        enum vr_l2_type type = vr_l2_type(entry);
+        uint64_t entry = vr_load64(b->data + i * size);
+        enum vr_l2_type type = vr_l2_type(entry, img->h.incompatible);
         if (type != VR_L2_NORMAL && type != VR_L2_ZERO_ALLOC)
             continue;
         struct vr_finding f = vr_finding_none();
-        f.host = b->offset + i * 8;
+        f.host = b->offset + i * size;
         f.index = i;
         f.guest = (b->tag * img->l2_entries + i) << img->h.cluster_bits;
         if (!judge_flag(c, VR_P_COPIED_L2, &f, entry))
             continue;
-        vr_store64(b->data + i * 8, entry ^ VR_COPIED);
-        lo = vr_min(lo, i * 8);
-        hi = i * 8 + 8;
+        vr_store64(b->data + i * size, entry ^ VR_COPIED);
+        lo = vr_min(lo, i * size);
+        hi = i * size + 8;
     }
     if (lo >= hi)
         return VR_OK;
@@ -140,16 +154,17 @@ enum vr_status vr_pass_copied(struct vr_ctx *ctx)
     struct vr_stream s = {.next = vr_l1_next_table, .arg = &w};
     struct vr_block b;
 
-    if (!ctx->img->copied_matters || vr_region_past_eof(ctx, ctx->img->h.l1_offset, ctx->img->h.l1_size * 8))
+    if (!ctx->img->copied_matters)
         return VR_OK;
     c.word = vr_arena_get(&ctx->arena, 8);
     if (!c.word)
         return VR_ENOMEM;
-    VR_TRY(check_l1(&c));
+    VR_TRY(vr_l1_open(&c.l1, ctx));
     VR_TRY(vr_l1_open(&w, ctx));
     VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, ctx->img->h.l1_size));
     for (;;) {
         VR_TRY(vr_stream_get(&s, &b));
+        VR_TRY(check_l1_upto(&c, b.data ? b.tag & UINT32_MAX : UINT64_MAX));
         if (!b.data)
             return w.status != VR_OK ? w.status : c.status;
         VR_TRY(check_table(&c, &b));

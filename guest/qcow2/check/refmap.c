@@ -2,15 +2,14 @@
 /* refmap.c: reference counts of host clusters, one byte each, with an exact table for the unusual ones. */
 #include "check.h"
 
+#define COMPRESSED_ONE  0x80u /* first of the codes "compressed data alone": one run more for each */
 #define SINGLE_METADATA 0xc0u /* first of the codes "claimed once, as metadata" */
 #define EXACT           0xffu
 #define FIRST_SLOTS     64u
 
 struct vr_ref_entry {
     uint64_t key; /* cluster + 1; 0 = free */
-    uint64_t count;
-    uint32_t claims;
-    uint32_t reserved;
+    struct vr_ref ref; /* its count is not limited by the width */
 };
 
 enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max)
@@ -52,36 +51,52 @@ static struct vr_ref from_byte(uint8_t v)
 {
     if (v == 0)
         return (struct vr_ref){0, 0};
+    if (v < COMPRESSED_ONE)
+        return (struct vr_ref){.count = v, .claims = VR_CLAIM_DATA};
     if (v < SINGLE_METADATA)
-        return (struct vr_ref){v, VR_CLAIM_DATA};
-    return (struct vr_ref){1, UINT32_C(1) << (v - SINGLE_METADATA)};
+        return (struct vr_ref){.count = v - COMPRESSED_ONE + 1, .claims = VR_CLAIM_COMPRESSED};
+    uint32_t claim = UINT32_C(1) << (v - SINGLE_METADATA);
+    return (struct vr_ref){
+        .count = 1, .claims = claim, .tables = (claim & VR_CLAIM_TABLE) != 0, .active = claim == VR_CLAIM_L2};
+}
+
+static struct vr_ref get_unlimited(const struct vr_refmap *m, uint64_t cluster)
+{
+    uint8_t v = m->bytes[cluster];
+
+    return v != EXACT ? from_byte(v) : find(m->table, m->slots, cluster)->ref;
 }
 
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster)
 {
-    uint8_t v = m->bytes[cluster];
+    struct vr_ref r = get_unlimited(m, cluster);
 
-    if (v != EXACT)
-        return from_byte(v);
-    const struct vr_ref_entry *e = find(m->table, m->slots, cluster);
-    return (struct vr_ref){e->count, e->claims};
+    r.count = vr_min(r.count, m->max);
+    return r;
+}
+
+/* The byte that says all there is to say, or EXACT. */
+static uint8_t to_byte(struct vr_ref r)
+{
+    bool single = r.claims != 0 && (r.claims & (r.claims - 1)) == 0;
+
+    if (r.claims == 0 && r.count == 0)
+        return 0;
+    if ((r.claims & ~(uint32_t)VR_CLAIM_DATA) == 0 && r.count < COMPRESSED_ONE && r.count != 0)
+        return (uint8_t)r.count;
+    if (r.claims == VR_CLAIM_COMPRESSED && r.count != 0 && r.count <= SINGLE_METADATA - COMPRESSED_ONE)
+        return (uint8_t)(COMPRESSED_ONE + r.count - 1);
+    if (single && r.count == 1 && r.tables <= 1)
+        return (uint8_t)(SINGLE_METADATA + (unsigned)__builtin_ctz(r.claims));
+    return EXACT;
 }
 
 static void put(struct vr_refmap *m, uint64_t cluster, struct vr_ref r)
 {
-    bool single = r.claims != 0 && (r.claims & (r.claims - 1)) == 0;
-
     if (m->bytes[cluster] != EXACT) {
-        if (r.claims == 0 && r.count == 0) {
-            m->bytes[cluster] = 0;
-            return;
-        }
-        if ((r.claims & ~(uint32_t)VR_CLAIM_DATA) == 0 && r.count < SINGLE_METADATA) {
-            m->bytes[cluster] = (uint8_t)r.count;
-            return;
-        }
-        if (single && r.count == 1) {
-            m->bytes[cluster] = (uint8_t)(SINGLE_METADATA + (unsigned)__builtin_ctz(r.claims));
+        uint8_t v = to_byte(r);
+        if (v != EXACT) {
+            m->bytes[cluster] = v;
             return;
         }
         if (m->used + 1 > m->slots / 4 * 3 && !grow(m)) {
@@ -91,27 +106,41 @@ static void put(struct vr_refmap *m, uint64_t cluster, struct vr_ref r)
         m->used++;
         m->bytes[cluster] = EXACT;
     }
-    *find(m->table, m->slots, cluster) = (struct vr_ref_entry){cluster + 1, r.count, r.claims, 0};
+    *find(m->table, m->slots, cluster) = (struct vr_ref_entry){cluster + 1, r};
 }
 
-bool vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim)
+uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim, uint64_t times)
 {
-    if (m->bytes[cluster] == 0 && claim == VR_CLAIM_DATA) {
+    if (m->bytes[cluster] == 0 && claim == VR_CLAIM_DATA && times == 1) {
         m->bytes[cluster] = 1;
-        return true;
+        return 0;
     }
-    struct vr_ref r = vr_refmap_get(m, cluster);
-    bool fits = r.count < m->max;
-    r.count += fits;
-    /* Who claims it is kept even where a claim cannot be counted any more. */
+    struct vr_ref r = get_unlimited(m, cluster);
+    uint64_t room = m->max > r.count ? m->max - r.count : 0;
+    r.count += times;
     r.claims |= (uint32_t)claim;
+    if (claim & VR_CLAIM_TABLE)
+        r.tables++;
+    if (claim == VR_CLAIM_L2)
+        r.active++;
     put(m, cluster, r);
-    return fits;
+    return times > room ? times - room : 0;
+}
+
+void vr_refmap_drop(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim)
+{
+    struct vr_ref r = get_unlimited(m, cluster);
+
+    if (r.count != 0)
+        r.count--;
+    if (r.count == 0)
+        r.claims &= ~(uint32_t)claim;
+    put(m, cluster, r);
 }
 
 void vr_refmap_set(struct vr_refmap *m, uint64_t cluster, uint64_t count)
 {
-    struct vr_ref r = vr_refmap_get(m, cluster);
+    struct vr_ref r = get_unlimited(m, cluster);
 
     r.count = count;
     put(m, cluster, r);
@@ -119,7 +148,7 @@ void vr_refmap_set(struct vr_refmap *m, uint64_t cluster, uint64_t count)
 
 void vr_refmap_mark(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim)
 {
-    struct vr_ref r = vr_refmap_get(m, cluster);
+    struct vr_ref r = get_unlimited(m, cluster);
 
     r.claims |= (uint32_t)claim;
     put(m, cluster, r);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* bits.c: plans the dirty and corrupt bits; only these eight bytes of the header are ever written. */
+/* bits.c: plans what changes in the header: dirty and corrupt bits, pointers to new structures; no other byte of it. */
 #include "fix.h"
 #include "format.h"
 
@@ -32,6 +32,15 @@ enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b)
     if (b->version < 3 || ctx->mode != VR_MODE_ALL || (b->before & VR_INCOMPAT_CORRUPT))
         return VR_OK;
     return plan(ctx, VR_EPOCH_MARK, b->before | VR_INCOMPAT_CORRUPT);
+}
+
+enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len)
+{
+    struct vr_bits b = vr_bits_read(ctx);
+
+    /* They share a sector, and the mark reaches the disk first. */
+    VR_TRY(vr_bits_mark(ctx, &b));
+    return vr_plan_write(ctx, VR_EPOCH_POINTER, at, buf, len);
 }
 
 enum vr_status vr_bits_settle(struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk)

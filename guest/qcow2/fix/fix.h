@@ -1,9 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fix.h: what stands between a plan and its commit: the verdict on the verification walk, dirty and corrupt bits. */
+/* fix.h: plans of whole structures; and what stands between a plan and its commit: verification, dirty and corrupt bits. */
 #ifndef VR_FIX_H
 #define VR_FIX_H
 
 #include "core.h"
+
+/* ---- room.c: space for new structures, where nothing points ------------------------------------------------- */
+
+/* Where vr_take_room() begins: a cluster number. */
+uint64_t vr_room_base(const struct vr_ctx *ctx);
+/* n clusters in a row; *offset is 0 where they cannot be had. They are free until somebody claims them. */
+enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset) VR_CHECKED;
+/* Make the file at least this long. Refused where it cannot be. */
+enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size) VR_CHECKED;
+
+/* ---- rebuild.c ------------------------------------------------------------------------------------------- */
+
+/*
+ * Plans new refcount blocks and a new refcount table from the reference map, and the switch to them. The old ones stay
+ * as they are, and become free with the switch. Needs the map as pass 6 leaves it.
+ */
+enum vr_status vr_rebuild(struct vr_ctx *ctx) VR_CHECKED;
 
 /* ---- verify.c -------------------------------------------------------------------------------------------- */
 
@@ -22,6 +39,8 @@ struct vr_bits vr_bits_read(const struct vr_ctx *ctx);
 uint64_t vr_bits_to_clear(const struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk);
 /* Mode all: plan the corrupt bit as the first thing that reaches the disk, so that no VM starts on half a repair. */
 enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHECKED;
+/* Mode all: plan a pointer of the header, len bytes at offset at. */
+enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len) VR_CHECKED;
 /* Plan the bits as they stay: cleared where the walk allows it, else as they were before. */
 enum vr_status vr_bits_settle(struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk) VR_CHECKED;
 

@@ -1,14 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* entries.c: L2 entry types, and refcounts of every width. */
+/* entries.c: L2 entry types, compressed descriptors, and refcounts of every width. */
 #include "format.h"
 
-enum vr_l2_type vr_l2_type(uint64_t entry)
+enum vr_l2_type vr_l2_type(uint64_t entry, uint64_t incompatible)
 {
+    bool placed = entry & VR_OFFSET_MASK;
+
     if (entry & VR_COMPRESSED)
         return VR_L2_COMPRESSED;
-    if (entry & VR_ZERO)
-        return entry & VR_OFFSET_MASK ? VR_L2_ZERO_ALLOC : VR_L2_ZERO_PLAIN;
-    return entry & VR_OFFSET_MASK ? VR_L2_NORMAL : VR_L2_UNALLOCATED;
+    if ((entry & VR_ZERO) && !(incompatible & VR_INCOMPAT_EXTL2))
+        return placed ? VR_L2_ZERO_ALLOC : VR_L2_ZERO_PLAIN;
+    if (!placed && (entry & VR_COPIED) && (incompatible & VR_INCOMPAT_DATA_FILE))
+        return VR_L2_NORMAL; /* guest offset 0 of a data file */
+    return placed ? VR_L2_NORMAL : VR_L2_UNALLOCATED;
+}
+
+/* "Compressed Clusters Descriptor": x = 62 - (cluster_bits - 8) bits of offset, then sectors besides the first. */
+struct vr_run vr_compressed_run(uint64_t entry, unsigned cluster_bits)
+{
+    unsigned x = 62 - (cluster_bits - 8);
+    uint64_t offset = entry & ((UINT64_C(1) << x) - 1);
+    uint64_t sectors = ((entry >> x) & ((UINT64_C(1) << (cluster_bits - 8)) - 1)) + 1;
+
+    return (struct vr_run){offset, sectors * 512 - (offset & 511)};
 }
 
 /* Widths below a byte: refcount i stands in byte i / n, counted from the least significant bits. */

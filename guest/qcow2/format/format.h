@@ -25,7 +25,11 @@
 #define VR_INCOMPAT_EXTL2       (UINT64_C(1) << 4)
 #define VR_INCOMPAT_KNOWN       UINT64_C(0x1f)
 #define VR_AUTOCLEAR_BITMAPS    (UINT64_C(1) << 0)
+#define VR_AUTOCLEAR_DATA_RAW   (UINT64_C(1) << 1)
 #define VR_HEADER_INCOMPAT_AT   72u /* incompatible features, 8 bytes */
+#define VR_HEADER_REFTABLE_AT   48u /* offset, 8 bytes, and clusters, 4 bytes, of the refcount table */
+#define VR_HEADER_SNAPSHOTS_AT  60u /* number, 4 bytes, and offset, 8 bytes, of the snapshot table */
+#define VR_CRYPT_LUKS           2u
 
 struct vr_header {
     uint32_t version, cluster_bits, crypt_method, refcount_order, header_length, compression_type;
@@ -85,12 +89,43 @@ enum vr_l2_type {
     VR_L2_COMPRESSED,
 };
 
-enum vr_l2_type vr_l2_type(uint64_t entry);
+/* Depends on the incompatible features: with extended L2 bit 0 is no zero flag, with a data file offset 0 is data. */
+enum vr_l2_type vr_l2_type(uint64_t entry, uint64_t incompatible);
+
+/* The bytes of the file that a compressed descriptor names; len is at most a cluster and two sectors. */
+struct vr_run {
+    uint64_t offset, len;
+};
+struct vr_run vr_compressed_run(uint64_t entry, unsigned cluster_bits);
+
+/* Extended L2: the bitmap after the entry. */
+#define VR_SUB_ALLOCATED(bitmap) ((uint32_t)(bitmap))
+#define VR_SUB_ZERO(bitmap)      ((uint32_t)((bitmap) >> 32))
 
 /* Refcount i of a refcount block whose refcounts are 2^order bits wide. i is inside the block. */
 uint64_t vr_refcount_get(const uint8_t *block, unsigned order, uint64_t i);
 /* value must fit into the width. */
 void vr_refcount_set(uint8_t *block, unsigned order, uint64_t i, uint64_t value);
 uint64_t vr_refcount_max(unsigned order);
+
+/* ---- snapshots.c: section "Snapshots" --------------------------------------------------------------------- */
+
+#define VR_SNAPSHOTS_MAX        65536u
+#define VR_SNAPSHOT_EXTRA_MAX   1024u /* bytes of extra data that QEMU accepts */
+#define VR_SNAPSHOT_EXTRA_V3    16u   /* bytes of extra data that version 3 demands */
+#define VR_SNAPSHOT_EXTRA_NEW   24u   /* bytes that a table written anew gives every entry at least */
+#define VR_SNAPSHOT_FIXED       40u
+#define VR_SNAPSHOT_TABLE_MAX   (UINT64_C(1024) * VR_SNAPSHOTS_MAX) /* bytes */
+
+struct vr_snapshot {
+    uint64_t l1_offset;
+    uint32_t l1_size, extra_size;
+    uint16_t id_len, name_len;
+};
+
+/* The fixed part of an entry: VR_SNAPSHOT_FIXED bytes. */
+struct vr_snapshot vr_snapshot_decode(const uint8_t *buf);
+/* Bytes from the start of an entry to the end of its name; the next entry starts at the next multiple of 8. */
+uint64_t vr_snapshot_bytes(const struct vr_snapshot *s);
 
 #endif

@@ -10,18 +10,37 @@ static enum vr_status do_read(struct memory_image *m, const struct vr_request *r
     if (m->fail_read_at >= r->offset && m->fail_read_at - r->offset < r->len)
         return VR_EIO;
     memset(r->buf, 0, r->len);
-    if (r->offset < m->size)
-        memcpy(r->buf, m->view + r->offset, vr_min(r->len, m->size - r->offset));
+    if (r->offset < m->view_size)
+        memcpy(r->buf, m->view + r->offset, vr_min(r->len, m->view_size - r->offset));
     return VR_OK;
 }
 
 static enum vr_status do_write(struct memory_image *m, const struct vr_request *r)
 {
-    if (r->offset > m->size || r->len > m->size - r->offset)
+    if (r->offset > m->view_size || r->len > m->view_size - r->offset)
         return VR_EPROTO;
     if (!m->lose_writes)
         memcpy(m->view + r->offset, r->buf, r->len);
     m->writes++;
+    return VR_OK;
+}
+
+static uint8_t *grown(uint8_t *bytes, uint64_t from, uint64_t to)
+{
+    uint8_t *p = realloc(bytes, to + 1);
+
+    if (!p)
+        abort();
+    memset(p + from, 0, to - from);
+    return p;
+}
+
+static enum vr_status do_set_size(struct memory_image *m, uint64_t size)
+{
+    if (size < m->view_size)
+        return VR_EPROTO;
+    m->view = grown(m->view, m->view_size, size);
+    m->view_size = size;
     return VR_OK;
 }
 
@@ -32,7 +51,11 @@ static enum vr_status perform(struct memory_image *m, const struct vr_request *r
         return do_read(m, r);
     case VR_OP_WRITE:
         return do_write(m, r);
+    case VR_OP_SET_SIZE:
+        return do_set_size(m, r->offset);
     case VR_OP_COMMIT:
+        m->disk = grown(m->disk, m->size, m->view_size);
+        m->size = m->view_size;
         memcpy(m->disk, m->view, m->size);
         m->commits++;
         return VR_OK;
@@ -68,7 +91,7 @@ static struct vr_cqe next(struct vr_carrier *c)
 
 void memory_image_open(struct memory_image *m, const void *bytes, uint64_t size)
 {
-    *m = (struct memory_image){.carrier = {post, kick, next}, .size = size, .fail_read_at = UINT64_MAX};
+    *m = (struct memory_image){.carrier = {post, kick, next}, .size = size, .view_size = size, .fail_read_at = UINT64_MAX};
     m->disk = malloc(size + 1);
     m->view = malloc(size + 1);
     if (!m->disk || !m->view)

@@ -13,7 +13,8 @@ struct memory_image {
     struct vr_carrier carrier; /* first */
     uint8_t *disk;             /* what is committed; owned */
     uint8_t *view;             /* what the guest sees; owned */
-    uint64_t size;
+    uint64_t size;             /* of disk */
+    uint64_t view_size;        /* of view: grows before disk does */
     struct vr_cqe done[VR_RING_ENTRIES];
     unsigned ndone;
     uint64_t fail_read_at;     /* a read that touches this byte fails; UINT64_MAX = none */

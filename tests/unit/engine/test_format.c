@@ -99,12 +99,44 @@ static void test_version_2_ignores_version_3_fields(void **state)
 static void test_entry_types(void **state)
 {
     (void)state;
-    assert_int_equal(vr_l2_type(0), VR_L2_UNALLOCATED);
-    assert_int_equal(vr_l2_type(VR_COPIED), VR_L2_UNALLOCATED);
-    assert_int_equal(vr_l2_type(1), VR_L2_ZERO_PLAIN);
-    assert_int_equal(vr_l2_type(0x50001), VR_L2_ZERO_ALLOC);
-    assert_int_equal(vr_l2_type(VR_COPIED | 0x50000), VR_L2_NORMAL);
-    assert_int_equal(vr_l2_type(VR_COMPRESSED | 0x50001), VR_L2_COMPRESSED);
+    assert_int_equal(vr_l2_type(0, 0), VR_L2_UNALLOCATED);
+    assert_int_equal(vr_l2_type(VR_COPIED, 0), VR_L2_UNALLOCATED);
+    assert_int_equal(vr_l2_type(1, 0), VR_L2_ZERO_PLAIN);
+    assert_int_equal(vr_l2_type(0x50001, 0), VR_L2_ZERO_ALLOC);
+    assert_int_equal(vr_l2_type(VR_COPIED | 0x50000, 0), VR_L2_NORMAL);
+    assert_int_equal(vr_l2_type(VR_COMPRESSED | 0x50001, 0), VR_L2_COMPRESSED);
+    assert_int_equal(vr_l2_type(1, VR_INCOMPAT_EXTL2), VR_L2_UNALLOCATED);
+    assert_int_equal(vr_l2_type(0x50001, VR_INCOMPAT_EXTL2), VR_L2_NORMAL);
+    assert_int_equal(vr_l2_type(VR_COPIED, VR_INCOMPAT_DATA_FILE), VR_L2_NORMAL);
+}
+
+/* "Compressed Clusters Descriptor", at both ends of the cluster sizes. */
+static void test_compressed_runs(void **state)
+{
+    struct vr_run r;
+
+    (void)state;
+    r = vr_compressed_run(VR_COMPRESSED | 0x50123, 16);
+    assert_true(r.offset == 0x50123 && r.len == 512 - 0x123);
+    r = vr_compressed_run(VR_COMPRESSED | UINT64_C(255) << 54 | 0x50000, 16);
+    assert_true(r.offset == 0x50000 && r.len == 65536 * 2);
+    r = vr_compressed_run(VR_COMPRESSED | UINT64_C(1) << 61 | 1, 9);
+    assert_true(r.offset == 1 && r.len == 1023);
+    r = vr_compressed_run(UINT64_MAX & ~VR_COPIED, 21);
+    assert_true(r.offset == (UINT64_C(1) << 49) - 1 && r.len == (UINT64_C(1) << 13) * 512 - 511);
+}
+
+static void test_snapshot_entries(void **state)
+{
+    static const uint8_t e[VR_SNAPSHOT_FIXED] = {0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 1, 0, 0, 2, 0, 3,
+                                                 [36] = 0, [37] = 0, [38] = 0, [39] = 24};
+    struct vr_snapshot s = vr_snapshot_decode(e);
+
+    (void)state;
+    assert_true(s.l1_offset == 0x50000 && s.l1_size == 256 && s.id_len == 2 && s.name_len == 3 && s.extra_size == 24);
+    assert_int_equal(vr_snapshot_bytes(&s), 40 + 24 + 5);
+    s = (struct vr_snapshot){.extra_size = UINT32_MAX, .id_len = UINT16_MAX, .name_len = UINT16_MAX};
+    assert_true(vr_snapshot_bytes(&s) == 40 + UINT64_C(0xffffffff) + 2 * 65535);
 }
 
 /* Every width keeps every value at every place, and touches nothing beside it. */
@@ -149,7 +181,8 @@ int main(void)
         cmocka_unit_test(test_each_header_field_is_judged),
         cmocka_unit_test(test_limits_of_the_tables),
         cmocka_unit_test(test_version_2_ignores_version_3_fields),
-        cmocka_unit_test(test_entry_types),
+        cmocka_unit_test(test_entry_types), cmocka_unit_test(test_compressed_runs),
+        cmocka_unit_test(test_snapshot_entries),
         cmocka_unit_test(test_refcounts_of_every_width),
         cmocka_unit_test(test_narrow_refcounts_start_at_the_low_bits),
     };

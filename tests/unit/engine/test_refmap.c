@@ -18,7 +18,7 @@ static struct vr_arena fresh_arena(uint64_t size)
 static void test_random_claims_agree_with_an_array(void **state)
 {
     static uint64_t counts[CLUSTERS];
-    static uint32_t claims[CLUSTERS];
+    static uint32_t claims[CLUSTERS], tables[CLUSTERS], active[CLUSTERS];
     struct vr_arena arena = fresh_arena(sizeof(heap));
     struct vr_refmap m;
     uint32_t seed = 1;
@@ -28,16 +28,20 @@ static void test_random_claims_agree_with_an_array(void **state)
     for (unsigned i = 0; i < 200000; i++) {
         seed = seed * 1664525u + 1013904223u;
         uint64_t c = (seed >> 8) % (i % 3 ? CLUSTERS : 8);
-        enum vr_claim kind = i % 7 ? VR_CLAIM_DATA : (enum vr_claim)(1u << (seed >> 29));
-        bool fits = counts[c] < 300;
-        assert_int_equal(vr_refmap_claim(&m, c, kind), fits);
-        counts[c] += fits;
+        enum vr_claim kind = i % 7 ? i % 5 ? VR_CLAIM_DATA : VR_CLAIM_COMPRESSED : (enum vr_claim)(1u << (seed >> 28) % 13);
+        uint64_t times = 1 + (seed >> 20) % 3, room = counts[c] < 300 ? 300 - counts[c] : 0;
+        assert_int_equal(vr_refmap_claim(&m, c, kind, times), times > room ? times - room : 0);
+        counts[c] += times;
         claims[c] |= (uint32_t)kind;
+        tables[c] += kind == VR_CLAIM_L2 || kind == VR_CLAIM_SNAPSHOT_L2;
+        active[c] += kind == VR_CLAIM_L2;
     }
     for (unsigned c = 0; c < CLUSTERS; c++) {
         struct vr_ref r = vr_refmap_get(&m, c);
-        assert_true(r.count == counts[c]);
+        assert_true(r.count == (counts[c] < 300 ? counts[c] : 300));
         assert_int_equal(r.claims, claims[c]);
+        assert_int_equal(r.tables, tables[c]);
+        assert_int_equal(r.active, active[c]);
     }
     assert_false(m.full);
 }
@@ -49,7 +53,7 @@ static void test_set_keeps_claims(void **state)
 
     (void)state;
     assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, UINT64_MAX), VR_OK);
-    assert_true(vr_refmap_claim(&m, 5, VR_CLAIM_L2));
+    assert_int_equal(vr_refmap_claim(&m, 5, VR_CLAIM_L2, 1), 0);
     vr_refmap_set(&m, 5, 0);
     assert_int_equal(vr_refmap_get(&m, 5).claims, VR_CLAIM_L2);
     assert_int_equal(vr_refmap_get(&m, 5).count, 0);
@@ -59,17 +63,37 @@ static void test_set_keeps_claims(void **state)
     assert_true(vr_refmap_get(&m, 6).count == UINT64_MAX);
 }
 
+/* What was claimed is given back one by one, beyond the width too; with the last reference goes the claim. */
+static void test_drop(void **state)
+{
+    struct vr_arena arena = fresh_arena(sizeof(heap));
+    struct vr_refmap m;
+
+    (void)state;
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 1), VR_OK);
+    assert_int_equal(vr_refmap_claim(&m, 3, VR_CLAIM_REFBLOCK, 1), 0);
+    assert_int_equal(vr_refmap_claim(&m, 3, VR_CLAIM_DATA, 1), 1);
+    vr_refmap_drop(&m, 3, VR_CLAIM_REFBLOCK);
+    assert_int_equal(vr_refmap_get(&m, 3).count, 1);
+    vr_refmap_drop(&m, 3, VR_CLAIM_REFBLOCK);
+    assert_int_equal(vr_refmap_get(&m, 3).count, 0);
+    assert_int_equal(vr_refmap_get(&m, 3).claims, VR_CLAIM_DATA);
+    assert_int_equal(vr_refmap_claim(&m, 4, VR_CLAIM_REFTABLE, 1), 0);
+    vr_refmap_drop(&m, 4, VR_CLAIM_REFTABLE);
+    assert_int_equal(m.bytes[4], 0);
+}
+
 /* When the exact table cannot grow, the map says so instead of miscounting in silence. */
 static void test_a_full_map_says_so(void **state)
 {
-    struct vr_arena arena = fresh_arena(CLUSTERS + 64 * 24 + 64);
+    struct vr_arena arena = fresh_arena(CLUSTERS + 64 * 32 + 64);
     struct vr_refmap m;
 
     (void)state;
     assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 100), VR_OK);
     for (unsigned c = 0; c < 64; c++) {
-        vr_refmap_claim(&m, c, VR_CLAIM_L2);
-        vr_refmap_claim(&m, c, VR_CLAIM_L2);
+        vr_refmap_claim(&m, c, VR_CLAIM_L2, 1);
+        vr_refmap_claim(&m, c, VR_CLAIM_L2, 1);
     }
     assert_true(m.full);
 }
@@ -97,7 +121,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_claims_agree_with_an_array),
-        cmocka_unit_test(test_set_keeps_claims),
+        cmocka_unit_test(test_set_keeps_claims), cmocka_unit_test(test_drop),
         cmocka_unit_test(test_a_full_map_says_so),
         cmocka_unit_test(test_arena_bounds),
     };

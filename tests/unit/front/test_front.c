@@ -303,7 +303,7 @@ static void hostile_records(void **state)
     rec.walk = VR_WALK_COUNT;
     expect_lie(VMM_MSG_RECORDS, &rec, sizeof(rec), "malformed record");
     rec = good;
-    rec.kept = VR_KEPT_VERSION + 1;
+    rec.kept = VR_KEPT_NO_ROOM + 1;
     expect_lie(VMM_MSG_RECORDS, &rec, sizeof(rec), "malformed record");
     rec = good;
     rec.flags = 0x80;

@@ -38,7 +38,7 @@ static uint32_t fill_records(GRand *rand, struct vr_record *rec)
     for (uint32_t i = 0; i < n; i++)
         rec[i] = (struct vr_record){.code = row_words[g_rand_int_range(rand, 0, VR_P_COUNT)].code,
                                     .walk = (uint8_t)g_rand_int_range(rand, 0, VR_WALK_COUNT),
-                                    .kept = (uint8_t)g_rand_int_range(rand, 0, VR_KEPT_VERSION + 1),
+                                    .kept = (uint8_t)g_rand_int_range(rand, 0, VR_KEPT_NO_ROOM + 1),
                                     .host = number(rand), .guest = number(rand), .guest_len = number(rand),
                                     .index = number(rand), .got = number(rand), .want = number(rand),
                                     .count = number(rand)};

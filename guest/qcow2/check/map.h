@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* map.h: between pass3_map.c, which walks L2 tables, and l2_entry.c, which judges their entries. */
+#ifndef VR_MAP_H
+#define VR_MAP_H
+
+#include "check.h"
+
+#define VR_ENTRY_FIXES_MAX 65536u
+
+/* A zero entry with an unaligned preallocated cluster: whether it is rewritten is known when all tables were read. */
+struct vr_entry_fix {
+    uint64_t host;  /* where the entry stands */
+    uint64_t guest;
+    uint64_t entry;
+    uint64_t bitmap;
+    uint64_t count; /* L1 entries through which it is reached */
+    uint32_t root;
+};
+
+struct vr_map_walk {
+    struct vr_ctx *ctx;
+    struct vr_entry_fix *fixes;
+    uint32_t nfixes;
+    uint64_t active;      /* entries of the active L1 table that name the table at hand */
+    uint64_t table_next;  /* host offset that would continue the last data cluster of this table; 0 = none yet */
+};
+
+/* One L2 entry that is not 0. at: where it stands, what it maps, how many L1 entries lead to it. */
+void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap);
+/* Rewrites what was put off into w->fixes, or reports why not. */
+enum vr_status vr_settle_zero_entries(struct vr_map_walk *w) VR_CHECKED;
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* room.c: finds clusters for new structures: behind the end of the file; on a device, behind everything in use. */
+#include "check.h"
+#include "fix.h"
+
+static enum vr_status refuse(struct vr_ctx *ctx, uint64_t clusters)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.got = clusters;
+    vr_report(ctx, VR_P_REBUILD_NO_ROOM, &f);
+    return VR_EREFUSED;
+}
+
+/* Most that a run may add to a file: what the VMM grants (vr_abi.h). */
+static bool may_grow(const struct vr_ctx *ctx, uint64_t size)
+{
+    uint64_t most = ctx->first_size + ctx->first_size / 8 + VR_GROWTH_MAX;
+
+    return !(ctx->flags & VR_BOOT_DEVICE) && size <= most;
+}
+
+enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size)
+{
+    struct vr_request r = {.op = VR_OP_SET_SIZE, .offset = size};
+
+    if (size <= ctx->file_size)
+        return VR_OK;
+    if (!may_grow(ctx, size))
+        return refuse(ctx, 1);
+    VR_TRY(vr_io_do(&ctx->io, &r));
+    ctx->file_size = size;
+    return VR_OK;
+}
+
+/* Behind the end of a file; on a device, behind everything in use, which pass 6 knows. */
+uint64_t vr_room_base(const struct vr_ctx *ctx)
+{
+    return ctx->flags & VR_BOOT_DEVICE ? ctx->img->highest : ctx->img->clusters;
+}
+
+/* A pointer that names a place behind the end would come to life, were the file to reach it. */
+static bool file_has_room(const struct vr_ctx *ctx, uint64_t end)
+{
+    const struct vr_image *img = ctx->img;
+
+    return end <= img->refs.clusters && end << img->h.cluster_bits <= img->dangling &&
+           may_grow(ctx, end << img->h.cluster_bits);
+}
+
+/* Where part of the map is not known, what it names may be anywhere on a device. */
+static bool device_has_room(const struct vr_ctx *ctx, uint64_t end)
+{
+    const struct vr_image *img = ctx->img;
+
+    return img->highest != 0 && !img->incomplete && end <= ctx->file_size >> img->h.cluster_bits;
+}
+
+enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
+{
+    struct vr_image *img = ctx->img;
+    uint64_t first = vr_room_base(ctx), end = first + n;
+    bool device = ctx->flags & VR_BOOT_DEVICE;
+
+    *offset = 0;
+    if (end > VR_OFFSET_MAX >> img->h.cluster_bits || !(device ? device_has_room(ctx, end) : file_has_room(ctx, end)))
+        return VR_OK;
+    if (!device) {
+        VR_TRY(vr_grow_file(ctx, end << img->h.cluster_bits));
+        img->clusters = end;
+    }
+    *offset = first << img->h.cluster_bits;
+    return VR_OK;
+}
