@@ -117,8 +117,8 @@ class Recipe:
         self._building().alloc(count, o["refcount"])
 
     def do_snapshot(self, rest):
-        _, o = self._arguments(rest, 0, {"id": "1", "name": "s1"})
-        self._building().snapshot(str(o["id"]), o["name"])
+        _, o = self._arguments(rest, 0, {"id": "1", "name": "s1", "copies": 1, "extra": 24, "padding": 0})
+        self._building().snapshot(o["id"], o["name"] + "." * o["padding"], o["copies"], o["extra"])
 
     def do_bitmap(self, rest):
         _, o = self._arguments(rest, 0, {"name": "b0"})

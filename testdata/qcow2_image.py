@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds a sound qcow2 image in memory: the part of mkqcow2 that knows the layout and writes no file."""
 
+import itertools
 import struct
 import zlib
 
@@ -90,6 +91,7 @@ class Image:
         self.next = 0
         self.l2, self.refblocks, self.snapshots, self.extensions = {}, {}, [], []
         self.ext_positions = []
+        self.snapshot_positions = []
         self.compress_at = None
         self._lay_out()
 
@@ -215,31 +217,51 @@ class Image:
 
     # ---- what else an image may hold -----------------------------------------------------------
 
-    def snapshot(self, ident, name):
-        """Takes an internal snapshot: an L1 copy, one more reference to all it names, COPIED cleared."""
+    def _refer(self, cluster, more):
+        self.set_refcount(cluster, self.get_refcount(cluster) + more)
+
+    def _host_clusters(self, entry):
+        """Clusters that an L2 entry refers to."""
+        if entry & COMPRESSED:
+            shift = 62 - (self.cluster_bits - 8)
+            host = entry & (1 << shift) - 1
+            sectors = (entry >> shift & (1 << self.cluster_bits - 8) - 1) + 1
+            return range(host // self.cs, (host // 512 * 512 + sectors * 512 - 1) // self.cs + 1)
+        return [(entry & OFFSET_MASK) // self.cs] if entry & OFFSET_MASK and not self.data_file else []
+
+    def snapshot(self, ident, name, copies=1, extra=24):
+        """
+        Takes internal snapshots: an L1 copy, more references to all it names, COPIED cleared. `copies`: entries of the
+        snapshot table that all name that L1 copy. `extra`: bytes of extra data of each.
+        """
         l1_clusters = max(1, -(-self.l1_entries * 8 // self.cs))
-        copy = self.alloc(l1_clusters)
+        copy = self.alloc(l1_clusters, copies)
         for index, table in sorted(self.l2.items()):
             for at in range(table, table + self.cs, self.l2_entry_size):
-                host = self.get64(at) & OFFSET_MASK
-                if host:
-                    self.set_refcount(host // self.cs, self.get_refcount(host // self.cs) + 1)
-                    self.put64(at, self.get64(at) & ~COPIED)
-            self.set_refcount(table // self.cs, self.get_refcount(table // self.cs) + 1)
+                entry = self.get64(at)
+                for cluster in self._host_clusters(entry):
+                    self._refer(cluster, copies)
+                if not self.data_file:
+                    self.put64(at, entry & ~COPIED)
+            self._refer(table // self.cs, copies)
             self.put64(self.l1_offset + index * 8, table)
         self.store.write(copy, self.store.read(self.l1_offset, self.l1_entries * 8))
-        self.snapshots.append((copy, ident.encode(), name.encode()))
+        self.snapshots += [(copy, ident.encode(), name.encode(), extra)] * copies
+
+    def _snapshot_entry(self, l1_offset, ident, name, extra):
+        head = struct.pack(">QIHHIIQII", l1_offset, self.l1_entries, len(ident), len(name), 0, 0, 0, 0, extra)
+        known = struct.pack(">QQQ", 0, self.size, (1 << 64) - 1)[:extra]
+        entry = head + known + bytes(extra - len(known)) + ident + name
+        return entry + bytes(-len(entry) % 8)
 
     def _write_snapshot_table(self):
+        """The offset of the table; 0 where there are no snapshots."""
         if not self.snapshots:
             return 0
-        table = b""
-        for l1_offset, ident, name in self.snapshots:
-            table += struct.pack(">QIHHIIQIIQQQ", l1_offset, self.l1_entries, len(ident), len(name),
-                                 0, 0, 0, 0, 24, 0, self.size, (1 << 64) - 1) + ident + name
-            table += bytes(-len(table) % 8)
-        offset = self.alloc(-(-len(table) // self.cs))
-        self.store.write(offset, table)
+        entries = [self._snapshot_entry(*snapshot) for snapshot in self.snapshots]
+        offset = self.alloc(-(-sum(map(len, entries)) // self.cs))
+        self.snapshot_positions = [offset + at for at in (0, *itertools.accumulate(map(len, entries)))]
+        self.store.write(offset, b"".join(entries))
         return offset
 
     def bitmap(self, name):

@@ -16,7 +16,7 @@ HEADER = {  # name: (position, bytes)
 }
 ENTRY_BITS = {"zero": 0, "compressed": 62, "copied": 63}
 REFTABLE_MASK = 0xFFFFFFFFFFFFFE00
-SNAPSHOT = {"l1_offset": (0, 8), "l1_size": (8, 4), "extra_size": (36, 4)}
+SNAPSHOT = {"l1_offset": (0, 8), "l1_size": (8, 4), "id_len": (12, 2), "name_len": (14, 2), "extra_size": (36, 4)}
 EXTENSION = {"type": (0, 4), "length": (4, 4), "data": (8, 8)}
 RAW = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
@@ -171,7 +171,7 @@ class Names:
         inner = node.value.id if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) else ""
         if inner == "snapshot" and attr in SNAPSHOT:
             pos, width = SNAPSHOT[attr]
-            return Field(image, self._name("snapshots").pos + 64 * self._value(node.slice) + pos, width)
+            return Field(image, image.snapshot_positions[self._value(node.slice)] + pos, width)
         if inner == "ext" and attr in EXTENSION:
             pos, width = EXTENSION[attr]
             return Field(image, image.ext_positions[self._value(node.slice)] + pos, width)

@@ -12,7 +12,7 @@ from qcow2_read import guest_view
 TIMEOUT = 120
 IMAGE = "disk.qcow2"
 # What qemu-img prints on other occasions than findings.
-NOT_FINDINGS = ("qemu-img:", "vol-repair:", "qcow2:", "Use qemu-img amend", "You can force-remove")
+NOT_FINDINGS = ("qemu-img:", "vol-repair:", "qcow2:")
 
 
 def qemu_img(directory, *arguments):
@@ -67,8 +67,8 @@ def ask(start, scratch, metadata):
         path = copy_image(start, directory)
         answer[mode] = check(directory, mode)
         answer[mode]["after"] = check(directory)["exit"]
-        opened = answer["check"]["json"] is not None
-        answer[mode]["guest"] = guest_view(path, metadata) if opened else {}
+        opened = answer[mode]["json"] is not None or answer["check"]["json"] is not None
+        answer[mode]["guest"] = guest_view(path, metadata) if opened else None
     return answer
 
 

@@ -17,10 +17,11 @@ static bool take_record(struct frames *fr, const struct vr_record *rec, GError *
     int row = row_find(rec->code);
 
     if (rec->flags == VR_REC_NAME)
-        return true;
+        return names_take(fr->res->names, rec) || bad(error, "malformed name");
     if (row < 0)
         return bad(error, "unknown problem code");
-    if (rec->walk >= VR_WALK_COUNT || rec->kept > VR_KEPT_NO_ROOM || rec->flags & ~VR_REC_FIXED || rec->reserved)
+    if (rec->walk >= VR_WALK_COUNT || rec->kept > VR_KEPT_NO_ROOM || rec->flags & ~VR_REC_FIXED || rec->reserved ||
+        rec->reserved2)
         return bad(error, "malformed record");
     if (rec->count == 0 || (rec->flags & VR_REC_FIXED && (!fr->repair || rec->kept)))
         return bad(error, "contradictory record");

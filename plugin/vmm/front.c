@@ -104,6 +104,7 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .ctl_fd = -1,
         .image_size = img->size,
         .image_is_device = img->is_device,
+        .force_leaks = opt->force_leaks,
         .memory = opt->memory,
         .timeout = opt->timeout,
         /* One at least: the record of a refusal is the error message. */

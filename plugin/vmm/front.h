@@ -42,6 +42,7 @@ struct options {
     bool json;          /* --output=json */
     bool quiet;
     bool force_share;
+    bool force_leaks;
     bool image_opts;    /* filename is an option string */
     bool stream;
     bool show_help, show_version;
@@ -166,6 +167,7 @@ struct result {
     struct vmm_commit commit;   /* the last one */
     bool rolled_back;           /* the front itself undid a commit that was cut */
     GArray *records;            /* struct vr_record, as they came, at most RESULT_RECORDS_MAX */
+    GHashTable *names;          /* of snapshots: names.c */
     uint64_t file_size;         /* before the run */
     bool ran;                   /* a guest was started */
     /* conclusions */
@@ -222,11 +224,22 @@ extern const struct row_words row_words[VR_P_COUNT];
 
 /* Row index of a code, or -1. */
 int row_find(uint32_t code);
-/* Appends tmpl with the record's fields put in. fixed: {op} is Repairing. */
-void message_render(GString *out, const char *tmpl, const struct vr_record *rec, bool fixed);
-char *message_of(const struct vr_record *rec);
+/* Appends tmpl with the record's fields put in. names may be NULL. fixed: {op} is Repairing. */
+void message_render(GString *out, const char *tmpl, GHashTable *names, const struct vr_record *rec, bool fixed);
+char *message_of(GHashTable *names, const struct vr_record *rec);
 const char *severity_name(uint8_t severity);
 const char *kept_name(uint8_t kept);
+
+/* ---- names.c: ids and names of snapshots ------------------------------------------------------------- */
+
+#define NAMES_MAX 65536u
+
+/* Root (VR_REC_NAME) to id and name. */
+GHashTable *names_new(void);
+/* False: malformed. */
+bool names_take(GHashTable *names, const struct vr_record *rec);
+/* "?" where it is not known. Valid UTF-8 without control characters. */
+const char *names_get(GHashTable *names, uint32_t root, bool id);
 
 /* ---- frames.c: the child's words, none of them believed -------------------------------------------- */
 

@@ -87,7 +87,7 @@ static void append_number(GString *out, uint64_t value, const char *format)
 }
 
 /* name is what stands between the braces. */
-static void append_field(GString *out, char *name, const struct vr_record *rec, bool fixed)
+static void append_field(GString *out, char *name, GHashTable *names, const struct vr_record *rec, bool fixed)
 {
     char *format = strchr(name, ':');
 
@@ -102,7 +102,7 @@ static void append_field(GString *out, char *name, const struct vr_record *rec, 
         return;
     }
     if (g_str_equal(name, "id") || g_str_equal(name, "name")) {
-        g_string_append_c(out, '?');
+        g_string_append(out, names_get(names, rec->root, name[0] == 'i'));
         return;
     }
     for (size_t i = 0; i < G_N_ELEMENTS(fields); i++) {
@@ -120,7 +120,7 @@ static void append_field(GString *out, char *name, const struct vr_record *rec, 
     g_string_append_printf(out, "{%s}", name);
 }
 
-void message_render(GString *out, const char *tmpl, const struct vr_record *rec, bool fixed)
+void message_render(GString *out, const char *tmpl, GHashTable *names, const struct vr_record *rec, bool fixed)
 {
     while (*tmpl) {
         const char *open = strchr(tmpl, '{');
@@ -133,17 +133,17 @@ void message_render(GString *out, const char *tmpl, const struct vr_record *rec,
         }
         g_string_append_len(out, tmpl, open - tmpl);
         name = g_strndup(open + 1, (gsize)(close - open - 1));
-        append_field(out, name, rec, fixed);
+        append_field(out, name, names, rec, fixed);
         tmpl = close + 1;
     }
 }
 
-char *message_of(const struct vr_record *rec)
+char *message_of(GHashTable *names, const struct vr_record *rec)
 {
     GString *out = g_string_new(NULL);
     int row = row_find(rec->code);
 
     if (row >= 0)
-        message_render(out, row_words[row].message, rec, rec->flags & VR_REC_FIXED);
+        message_render(out, row_words[row].message, names, rec, rec->flags & VR_REC_FIXED);
     return g_string_free(out, FALSE);
 }

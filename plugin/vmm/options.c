@@ -27,6 +27,7 @@ enum {
     OPT_STREAM,
     OPT_IMAGE_FD,
     OPT_NAME,
+    OPT_FORCE_LEAKS,
     OPT_TEST_CRASH_AFTER,
     OPT_TEST_VMM_CRASH_AFTER,
 };
@@ -54,6 +55,7 @@ static const struct option long_options[] = {
     {"stream", no_argument, NULL, OPT_STREAM},
     {"image-fd", required_argument, NULL, OPT_IMAGE_FD},
     {"name", required_argument, NULL, OPT_NAME},
+    {"force-leaks", no_argument, NULL, OPT_FORCE_LEAKS},
     /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
     {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
     {"test-vmm-crash-after", required_argument, NULL, OPT_TEST_VMM_CRASH_AFTER},
@@ -76,6 +78,7 @@ void options_print_help(void)
            "\n"
            "Our own:\n"
            "      --mode MODE        check, leaks, all, or undo the last repair; says more than -r\n"
+           "      --force-leaks      free what looks leaked even where part of the map cannot be read\n"
            "      --undo FILE        undo journal: where a repair keeps it, which one undo rolls back\n"
            "      --accel ACCEL      kvm, process (no KVM: a sandboxed process), auto (kvm)\n"
            "      --memory SIZE      memory of guest and VMM together (256M)\n"
@@ -268,6 +271,9 @@ static bool take_switch(struct options *opt, int letter)
         return true;
     case OPT_STREAM:
         opt->stream = true;
+        return true;
+    case OPT_FORCE_LEAKS:
+        opt->force_leaks = true;
         return true;
     default:
         return false;

@@ -68,7 +68,7 @@ static void add_qemu_keys(JsonBuilder *b, const struct result *res)
 
 static void add_example(JsonBuilder *b, const struct result *res, const struct vr_record *rec)
 {
-    g_autofree char *message = message_of(rec);
+    g_autofree char *message = message_of(res->names, rec);
 
     json_builder_begin_object(b);
     add_string(b, "message", message);
@@ -101,7 +101,7 @@ static void add_examples(JsonBuilder *b, const struct result *res, int row)
         if (rec->code != row_words[row].code || rec->walk != walk)
             continue;
         if (first) {
-            g_autofree char *message = message_of(rec);
+            g_autofree char *message = message_of(res->names, rec);
 
             add_string(b, "message", message);
             json_builder_set_member_name(b, "examples");

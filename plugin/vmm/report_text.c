@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* report_text.c: the report for people: qemu-img's lines first, then (with --mode) what they mean. */
 #include <stdio.h>
+#include <string.h>
 
 #include "front.h"
 
@@ -15,13 +16,31 @@ static bool is_line(const struct vr_record *rec)
     return rec->walk == VR_WALK_CHECK && words->qemu[0] && words->severity < VR_SEV_REFUSE;
 }
 
-/* By the order column; sorting on the place as well makes it stable. */
+#define ORDER_SNAPSHOTS 40
+
+/* Place of a line in qemu-img's output: what is in a snapshot's map comes with the snapshots. */
+static int order_of(const struct vr_record *rec)
+{
+    bool snapshot = rec->root != VR_ROOT_ACTIVE && rec->root != VR_ROOT_NONE;
+    int order = row_words[row_find(rec->code)].order;
+
+    return snapshot && VR_ROW_PASS(&row_words[row_find(rec->code)]) == VR_PASS_MAP ? ORDER_SNAPSHOTS : order;
+}
+
+static int compare_numbers(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+/* An L1 entry comes before the entries of its L2 table, which come before the next L1 entry; then as they arrived. */
 static gint compare_lines(gconstpointer a, gconstpointer b)
 {
     const struct vr_record *x = *(const struct vr_record *const *)a, *y = *(const struct vr_record *const *)b;
-    int left = row_words[row_find(x->code)].order, right = row_words[row_find(y->code)].order;
+    int order = order_of(x) - order_of(y);
 
-    return left != right ? left - right : (x > y) - (x < y);
+    order = order ? order : compare_numbers(x->root, y->root);
+    order = order ? order : compare_numbers(x->guest == VR_NONE ? 0 : x->guest, y->guest == VR_NONE ? 0 : y->guest);
+    return order ? order : (x > y) - (x < y);
 }
 
 static void print_omitted(const struct result *res, const uint64_t *printed)
@@ -52,9 +71,13 @@ void text_print_findings(const struct result *res)
         int row = row_find(rec->code);
         g_autoptr(GString) line = g_string_new(NULL);
 
-        message_render(line, row_words[row].qemu, rec, result_record_fixed(res, rec));
-        fprintf(stderr, "%s\n", line->str);
-        printed[row] += rec->count;
+        message_render(line, row_words[row].qemu, res->names, rec, result_record_fixed(res, rec));
+        /* Where a table has several parents, qemu-img comes by several times. One line may stand for many by itself. */
+        bool counts_itself = strstr(row_words[row].qemu, "{count}") != NULL;
+        for (uint64_t n = 0; n < (counts_itself ? 1 : rec->count) && printed[row] < MAX(res->opt->examples, 1); n++) {
+            fprintf(stderr, "%s\n", line->str);
+            printed[row] += counts_itself ? rec->count : 1;
+        }
     }
     print_omitted(res, printed);
 }
@@ -163,7 +186,7 @@ static void print_example(const struct result *res, int row)
         const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
 
         if (rec->code == row_words[row].code && rec->walk == VR_WALK_CHECK) {
-            g_autofree char *message = message_of(rec);
+            g_autofree char *message = message_of(res->names, rec);
 
             printf("          %s%s\n", res->summary.found[VR_WALK_CHECK][row] > 1 ? "for example: " : "", message);
             return;

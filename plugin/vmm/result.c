@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* result.c: verdict, exit code and counters of a run, folded from what the child said. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@ void result_init(struct result *res, const struct options *opt)
     memset(res, 0, sizeof(*res));
     res->opt = opt;
     res->records = g_array_new(FALSE, FALSE, sizeof(struct vr_record));
+    res->names = names_new();
     res->verdict = VERDICT_FAILED;
     res->exit_code = EXIT_FAILURE;
 }
@@ -17,6 +19,7 @@ void result_init(struct result *res, const struct options *opt)
 void result_clear(struct result *res)
 {
     g_array_unref(res->records);
+    g_hash_table_unref(res->names);
     g_free(res->error);
     g_free(res->cli_error);
     g_free(res->undo_path);
@@ -204,6 +207,19 @@ static void conclude_fail(struct result *res)
     conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_string_free(text, FALSE));
 }
 
+/* What qemu-img prints where it gives up a check after it opened the image; NULL where it does not. */
+static char *aborted_line(const struct result *res, const struct vr_record *rec)
+{
+    const struct row_words *words = &row_words[row_find(rec->code)];
+    int error = words->code == row_words[VR_P_SNAP_OFFSET].code ? EINVAL : EFBIG;
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    if (!words->qemu[0])
+        return NULL;
+    message_render(line, words->qemu, res->names, rec, false);
+    return g_strdup_printf("%s\n%s: Check failed: %s", line->str, g_get_prgname(), g_strerror(error));
+}
+
 static void conclude_refusal(struct result *res, const struct vr_record *rec)
 {
     int row = row_find(rec->code);
@@ -216,11 +232,12 @@ static void conclude_refusal(struct result *res, const struct vr_record *rec)
         return;
     }
     if (row_words[row].severity == VR_SEV_OPEN) {
-        message_render(line, row_words[row].qemu, rec, false);
+        message_render(line, row_words[row].qemu, res->names, rec, false);
         conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not open '%s': %s", shown, line->str));
     } else {
-        message_render(line, row_words[row].message, rec, false);
+        message_render(line, row_words[row].message, res->names, rec, false);
         conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not check '%s': %s", shown, line->str));
+        res->cli_error = aborted_line(res, rec);
     }
 }
 

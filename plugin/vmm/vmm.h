@@ -29,6 +29,7 @@ struct vmm_config {
     int ctl_fd;           /* read end of a pipe: any byte, or end of file, means abort */
     uint64_t image_size;  /* bytes, as the front measured it */
     bool image_is_device;
+    bool force_leaks;     /* free leaks after an incomplete walk too */
     uint64_t memory;      /* budget for guest and VMM together, bytes */
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */

@@ -23,6 +23,7 @@ enum vr_claim {
     VR_CLAIM_SNAPSHOTS = 1 << 10,   /* snapshot table */
     VR_CLAIM_LUKS = 1 << 11,        /* LUKS header and key material */
     VR_CLAIM_VISITED = 1 << 12,     /* an L2 table of several L1 entries, read in pass 3 already */
+    VR_CLAIM_RELEASED = 1 << 13,    /* the plan has moved what was here: one reference goes, and that is no leak */
 };
 #define VR_CLAIM_TABLE (VR_CLAIM_L2 | VR_CLAIM_SNAPSHOT_L2)
 #define VR_CLAIM_METADATA                                                                                              \

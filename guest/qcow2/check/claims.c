@@ -4,13 +4,14 @@
 
 bool vr_region_past_eof(const struct vr_ctx *ctx, uint64_t offset, uint64_t size)
 {
+    uint64_t file = (ctx->file_size + 511) & ~UINT64_C(511); /* qemu counts the file in sectors */
     uint64_t end;
 
     if (size == 0)
         return false;
     if (vr_add_overflows(offset, size, &end))
         return true;
-    return end > ctx->file_size && end - ctx->file_size >= ctx->img->cluster_size;
+    return end > file && end - file >= ctx->img->cluster_size;
 }
 
 void vr_note_dangling(struct vr_ctx *ctx, uint64_t offset)

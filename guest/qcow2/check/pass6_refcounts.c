@@ -81,6 +81,21 @@ static enum vr_problem problem_of(uint64_t on_disk, uint64_t want)
     return on_disk == 0 ? VR_P_REF_ZERO : VR_P_REF_LOW;
 }
 
+static void put_refcount(struct compare *cmp, uint64_t cluster, uint64_t on_disk, uint64_t want)
+{
+    struct vr_ctx *ctx = cmp->ctx;
+    uint64_t i = cluster - cmp->first;
+
+    ctx->sum->clusters_freed += want == 0;
+    ctx->img->copied_matters = true;
+    if (!cmp->in_place || !cmp->data)
+        return; /* the map has it right: new refcount structures are made from it */
+    vr_refcount_set(cmp->data, ctx->img->h.refcount_order, i, want);
+    cmp->lo = vr_min(cmp->lo, i);
+    cmp->hi = i + 1;
+    cmp->falls |= on_disk > want;
+}
+
 static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_disk, struct vr_ref ref)
 {
     struct vr_ctx *ctx = cmp->ctx;
@@ -88,13 +103,17 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
     struct vr_finding f = vr_finding_none();
     enum vr_problem p = problem_of(on_disk, ref.count);
 
+    if ((ref.claims & VR_CLAIM_RELEASED) && on_disk == ref.count + 1) {
+        put_refcount(cmp, cluster, on_disk, ref.count);
+        return;
+    }
     f.host = cluster << img->h.cluster_bits;
     f.index = cluster;
     f.got = on_disk;
     f.want = ref.count;
     if (ref.claims & VR_CLAIM_DOUBTFUL)
         f.kept = VR_KEPT_DOUBTFUL;
-    else if (p == VR_P_LEAK && img->incomplete)
+    else if (p == VR_P_LEAK && img->incomplete && !(ctx->flags & VR_BOOT_FORCE_LEAKS))
         f.kept = VR_KEPT_INCOMPLETE;
     if (p == VR_P_REF_ZERO && (ctx->mode == VR_MODE_LEAKS || !cmp->data))
         img->rebuild = true;
@@ -103,14 +122,7 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
         vr_refmap_set(&img->refs, cluster, on_disk);
         return;
     }
-    ctx->sum->clusters_freed += ref.count == 0;
-    if (!cmp->in_place || !cmp->data)
-        return; /* the map has it right: new refcount structures are made from it */
-    uint64_t i = cluster - cmp->first;
-    vr_refcount_set(cmp->data, img->h.refcount_order, i, ref.count);
-    cmp->lo = vr_min(cmp->lo, i);
-    cmp->hi = i + 1;
-    cmp->falls |= on_disk > ref.count;
+    put_refcount(cmp, cluster, on_disk, ref.count);
 }
 
 /* ---- one block --------------------------------------------------------------------------------------------- */

@@ -139,17 +139,30 @@ static enum vr_status plan_table(struct vr_ctx *ctx, uint64_t offset, uint64_t b
         VR_TRY(write_entry(&o, &img->snapshots[i]));
     VR_TRY(flush(&o));
     VR_TRY(raise_refcounts(ctx, offset >> cb, vr_ceil_shift(bytes, cb)));
-    for (uint64_t c = 0; c < vr_ceil_shift(img->snapshots_end, cb); c++)
+    for (uint64_t c = 0; c < vr_ceil_shift(img->snapshots_end, cb); c++) {
         vr_refmap_drop(&img->refs, (img->h.snapshots_offset >> cb) + c, VR_CLAIM_SNAPSHOTS);
+        vr_refmap_mark(&img->refs, (img->h.snapshots_offset >> cb) + c, VR_CLAIM_RELEASED);
+    }
     vr_claim_region(ctx, offset, bytes, VR_CLAIM_SNAPSHOTS);
     vr_store32(o.buf, img->nsnapshots);
     vr_store64(o.buf + 4, offset);
     return vr_plan_pointer(ctx, VR_HEADER_SNAPSHOTS_AT, o.buf, 12);
 }
 
+/* Fewer snapshots in the same table. */
+static enum vr_status plan_count(struct vr_ctx *ctx)
+{
+    uint8_t *word = vr_arena_get(&ctx->arena, 8);
+
+    if (!word)
+        return VR_ENOMEM;
+    vr_store32(word, ctx->img->nsnapshots);
+    return vr_plan_pointer(ctx, VR_HEADER_SNAPSHOTS_AT, word, 4);
+}
+
 /* ---- judging ------------------------------------------------------------------------------------------------- */
 
-/* A list that may be garbage is left as it is; so is one that cannot be put anywhere. */
+/* A list that may be garbage is left as it is; so is one that cannot be put anywhere. bytes: of a new table, 0 = none. */
 static enum vr_status judge(struct vr_ctx *ctx, enum vr_kept *kept, uint64_t *offset, uint64_t bytes)
 {
     const struct vr_image *img = ctx->img;
@@ -161,6 +174,8 @@ static enum vr_status judge(struct vr_ctx *ctx, enum vr_kept *kept, uint64_t *of
         *kept = VR_KEPT_DOUBTFUL;
         return VR_OK;
     }
+    if (bytes == 0)
+        return VR_OK;
     VR_TRY(vr_take_room(ctx, vr_ceil_shift(bytes, img->h.cluster_bits), offset));
     *kept = *offset ? VR_KEPT_NO : VR_KEPT_NO_ROOM;
     return VR_OK;
@@ -211,7 +226,7 @@ enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
     struct vr_finding dropped = vr_finding_none();
-    uint64_t offset = 0, bytes = table_bytes(img);
+    uint64_t offset = 0;
     bool shorts = false, longs = false;
 
     dropped.count = img->h.snapshots - img->nsnapshots;
@@ -221,11 +236,14 @@ enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
     }
     if (!shorts && !longs && dropped.count == 0)
         return VR_OK;
+    uint64_t bytes = shorts || longs ? table_bytes(img) : 0;
     VR_TRY(judge(ctx, &dropped.kept, &offset, bytes));
     if (dropped.kept != VR_KEPT_NO && (longs || dropped.count != 0))
         return refuse(ctx, dropped.count);
     report_entries(ctx, dropped.kept);
     if (dropped.count != 0)
         vr_report(ctx, VR_P_SNAP_DROPPED, &dropped);
-    return offset != 0 ? plan_table(ctx, offset, bytes) : VR_OK;
+    if (offset != 0)
+        return plan_table(ctx, offset, bytes);
+    return dropped.count != 0 && vr_planning(ctx) ? plan_count(ctx) : VR_OK;
 }

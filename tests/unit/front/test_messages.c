@@ -6,7 +6,7 @@ static char *render(const char *tmpl, const struct vr_record *rec, bool fixed)
 {
     GString *out = g_string_new(NULL);
 
-    message_render(out, tmpl, rec, fixed);
+    message_render(out, tmpl, NULL, rec, fixed);
     return g_string_free(out, FALSE);
 }
 
@@ -95,7 +95,7 @@ static void all_rows_render(void **state)
     for (int row = 0; row < VR_P_COUNT; row++) {
         struct vr_record rec = record_of(row);
         g_autofree char *qemu = render(row_words[row].qemu, &rec, false);
-        g_autofree char *message = message_of(&rec);
+        g_autofree char *message = message_of(NULL, &rec);
 
         assert_null(strpbrk(qemu, "{}"));
         assert_null(strpbrk(message, "{}"));
