@@ -121,8 +121,8 @@ class Recipe:
         self._building().snapshot(o["id"], o["name"] + "." * o["padding"], o["copies"], o["extra"])
 
     def do_bitmap(self, rest):
-        _, o = self._arguments(rest, 0, {"name": "b0"})
-        self._building().bitmap(o["name"])
+        _, o = self._arguments(rest, 0, {"name": "b0", "in_use": "yes", "granularity": 16, "parts": 0})
+        self._building().bitmap(o["name"], o["in_use"] == "yes", o["granularity"], o["parts"])
 
     def do_luks(self, rest):
         (clusters,), _ = self._arguments(rest, 1, {})

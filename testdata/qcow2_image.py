@@ -92,6 +92,8 @@ class Image:
         self.l2, self.refblocks, self.snapshots, self.extensions = {}, {}, [], []
         self.ext_positions = []
         self.snapshot_positions = []
+        self.bitmaps = []
+        self.bitmap_positions = []
         self.compress_at = None
         self._lay_out()
 
@@ -264,16 +266,29 @@ class Image:
         self.store.write(offset, b"".join(entries))
         return offset
 
-    def bitmap(self, name):
-        """One persistent bitmap, marked in use, of granularity 64 KiB, all clear."""
-        granularity = 16
+    def bitmap(self, name, in_use, granularity, parts):
+        """A persistent bitmap: its table, and `parts` clusters of bits, all set."""
         entries = max(1, -(-self.size // (8 * self.cs << granularity)))
         table = self.alloc(-(-entries * 8 // self.cs))
-        entry = struct.pack(">QIIBBHI", table, entries, 1, 1, granularity, len(name), 0) + name.encode()
-        entry += bytes(-len(entry) % 8)
-        directory = self.alloc(-(-len(entry) // self.cs))
-        self.store.write(directory, entry)
-        self.extensions.append((EXT_BITMAPS, struct.pack(">IIQQ", 1, 0, len(entry), directory)))
+        for part in range(min(parts, entries)):
+            bits = self.alloc()
+            self.store.write(bits, b"\xff" * self.cs)
+            self.put64(table + part * 8, bits)
+        self.bitmaps.append((table, entries, 1 if in_use else 0, granularity, name.encode()))
+
+    def _write_bitmap_directory(self):
+        """The directory, its extension, and the autoclear bit that puts it in force."""
+        if not self.bitmaps:
+            return
+        entries = []
+        for table, count, flags, granularity, name in self.bitmaps:
+            entry = struct.pack(">QIIBBHI", table, count, flags, 1, granularity, len(name), 0) + name
+            entries.append(entry + bytes(-len(entry) % 8))
+        size = sum(map(len, entries))
+        directory = self.alloc(-(-size // self.cs))
+        self.store.write(directory, b"".join(entries))
+        self.bitmap_positions = [directory + at for at in (0, *itertools.accumulate(map(len, entries)))]
+        self.extensions.append((EXT_BITMAPS, struct.pack(">IIQQ", len(entries), 0, size, directory)))
         self.autoclear |= 1
 
     def luks(self, clusters):
@@ -306,6 +321,7 @@ class Image:
     def finish(self):
         """Writes the snapshot table, the header and its extensions. Nothing may be allocated afterwards."""
         snapshots = self._write_snapshot_table()
+        self._write_bitmap_directory()
         extensions = b""
         for kind, data in self.extensions:
             self.ext_positions.append(self.header_length + len(extensions))

@@ -17,6 +17,8 @@ HEADER = {  # name: (position, bytes)
 ENTRY_BITS = {"zero": 0, "compressed": 62, "copied": 63}
 REFTABLE_MASK = 0xFFFFFFFFFFFFFE00
 SNAPSHOT = {"l1_offset": (0, 8), "l1_size": (8, 4), "id_len": (12, 2), "name_len": (14, 2), "extra_size": (36, 4)}
+BITMAP = {"table_offset": (0, 8), "table_size": (8, 4), "flags": (12, 4), "type": (16, 1), "granularity": (17, 1),
+          "name_len": (18, 2), "extra_size": (20, 4)}
 EXTENSION = {"type": (0, 4), "length": (4, 4), "data": (8, 8)}
 RAW = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
@@ -147,6 +149,8 @@ class Names:
         image = self.image
         if isinstance(node, ast.Attribute) and node.attr == "l2":
             return Field(image, self._resolve(node).pos + index * image.l2_entry_size, 8)
+        if isinstance(node, ast.Attribute) and node.attr == "table":
+            return Field(image, image.bitmaps[self._value(node.value.slice)][0] + index * 8, 8)
         name = node.id if isinstance(node, ast.Name) else ""
         if name in RAW:
             return Field(image, index, RAW[name])
@@ -172,6 +176,9 @@ class Names:
         if inner == "snapshot" and attr in SNAPSHOT:
             pos, width = SNAPSHOT[attr]
             return Field(image, image.snapshot_positions[self._value(node.slice)] + pos, width)
+        if inner == "bitmap" and attr in BITMAP:
+            pos, width = BITMAP[attr]
+            return Field(image, image.bitmap_positions[self._value(node.slice)] + pos, width)
         if inner == "ext" and attr in EXTENSION:
             pos, width = EXTENSION[attr]
             return Field(image, image.ext_positions[self._value(node.slice)] + pos, width)

@@ -58,6 +58,7 @@ enum vr_kept {
 #define VR_REC_NAME  2u /* flags: no finding, but the id and name of a snapshot: struct vr_name in place of host..count */
 
 #define VR_ROOT_ACTIVE 0u          /* root: the active L1 table */
+#define VR_ROOT_BITMAPS 0x80000000u /* root: + n = entry n of the bitmap directory; for its name */
 #define VR_ROOT_NONE   UINT32_MAX  /* root: no map is meant */
 
 struct vr_record {

@@ -87,6 +87,20 @@ enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t 
 enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
     VR_CHECKED;
 
+/* ---- window.c: small pieces, one after the other ------------------------------------------------------------- */
+
+#define VR_WINDOW 4096u
+
+struct vr_window {
+    struct vr_ctx *ctx;
+    uint8_t *buf;
+    uint64_t at; /* what it holds, UINT64_MAX = nothing */
+};
+
+enum vr_status vr_window_open(struct vr_window *w, struct vr_ctx *ctx) VR_CHECKED;
+/* len bytes (at most half the window) at offset, valid until the next look. */
+enum vr_status vr_window_look(struct vr_window *w, uint64_t offset, uint64_t len, const uint8_t **p) VR_CHECKED;
+
 /* ---- stream.c: many blocks of one size, read ahead, delivered in order ------------------------------- */
 
 struct vr_block {

@@ -54,6 +54,14 @@ static void print_omitted(const struct result *res, const uint64_t *printed)
     }
 }
 
+/* qemu-img warns in its own name, and lists what it found in nobody's. */
+static void print_line(const struct row_words *words, const char *line)
+{
+    if (words->severity == VR_SEV_NOTE)
+        fprintf(stderr, "%s: ", g_get_prgname());
+    fprintf(stderr, "%s\n", line);
+}
+
 void text_print_findings(const struct result *res)
 {
     g_autoptr(GPtrArray) lines = g_ptr_array_new();
@@ -75,7 +83,7 @@ void text_print_findings(const struct result *res)
         /* Where a table has several parents, qemu-img comes by several times. One line may stand for many by itself. */
         bool counts_itself = strstr(row_words[row].qemu, "{count}") != NULL;
         for (uint64_t n = 0; n < (counts_itself ? 1 : rec->count) && printed[row] < MAX(res->opt->examples, 1); n++) {
-            fprintf(stderr, "%s\n", line->str);
+            print_line(&row_words[row], line->str);
             printed[row] += counts_itself ? rec->count : 1;
         }
     }

@@ -24,11 +24,12 @@ enum vr_claim {
     VR_CLAIM_LUKS = 1 << 11,        /* LUKS header and key material */
     VR_CLAIM_VISITED = 1 << 12,     /* an L2 table of several L1 entries, read in pass 3 already */
     VR_CLAIM_RELEASED = 1 << 13,    /* the plan has moved what was here: one reference goes, and that is no leak */
+    VR_CLAIM_BITMAP = 1 << 14,      /* bitmap directory, bitmap table or bitmap data */
 };
 #define VR_CLAIM_TABLE (VR_CLAIM_L2 | VR_CLAIM_SNAPSHOT_L2)
 #define VR_CLAIM_METADATA                                                                                              \
     (VR_CLAIM_HEADER | VR_CLAIM_L1 | VR_CLAIM_REFTABLE | VR_CLAIM_REFBLOCK | VR_CLAIM_TABLE | VR_CLAIM_SNAPSHOTS |     \
-     VR_CLAIM_LUKS)
+     VR_CLAIM_LUKS | VR_CLAIM_BITMAP)
 
 struct vr_ref {
     uint64_t count;  /* references, at most what the width of the image can count */
@@ -90,6 +91,9 @@ struct vr_image {
     struct vr_snapshot_at *snapshots;
     uint32_t nsnapshots;   /* of those that the header says, the ones that are kept */
     uint64_t snapshots_end;/* end of the last entry, bytes from the start of the table */
+    uint64_t bitmaps_at;   /* where the bitmaps extension stands */
+    bool has_bitmaps;
+    struct vr_bitmaps bitmaps;
     bool implausible;      /* some entry of it is not what any program writes */
     uint64_t luks_offset, luks_len; /* LUKS header and key material; 0, 0 = none */
     uint64_t dangling;     /* lowest cluster behind the end of the file that a pointer names, UINT64_MAX = none */
@@ -112,9 +116,12 @@ struct vr_image {
 /* ---- passes, in order; each reports what it finds, and returns failures of the repairer only --------------------- */
 
 enum vr_status vr_pass_header(struct vr_ctx *ctx) VR_CHECKED;
+/* Whether QEMU would open it, as far as bitmaps go. After the header, before anything else. */
+enum vr_status vr_pass_bitmap_directory(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_reftable(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_map(struct vr_ctx *ctx) VR_CHECKED;
+enum vr_status vr_pass_bitmaps(struct vr_ctx *ctx) VR_CHECKED;
 /* Reports what is wrong with entries of the snapshot table, and plans a new table. After the maps, before refcounts. */
 enum vr_status vr_settle_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_refcounts(struct vr_ctx *ctx) VR_CHECKED;

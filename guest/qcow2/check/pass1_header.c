@@ -57,6 +57,26 @@ static enum vr_status luks_extension(struct vr_ctx *ctx, uint64_t at, const stru
     return VR_OK;
 }
 
+/* Without its autoclear bit only its length is looked at. */
+static enum vr_status bitmaps_extension(struct vr_ctx *ctx, uint64_t at, const struct vr_extension *ext)
+{
+    struct vr_image *img = ctx->img;
+    uint8_t *payload = vr_arena_get(&ctx->arena, VR_BITMAPS_EXT);
+
+    if (!payload)
+        return VR_ENOMEM;
+    if (ext->len != VR_BITMAPS_EXT)
+        return refuse(ctx, VR_P_BITMAPS_EXT_LENGTH, at, ext->len, VR_BITMAPS_EXT);
+    img->has_bitmaps = true;
+    img->bitmaps_at = at;
+    if (!(img->h.autoclear & VR_AUTOCLEAR_BITMAPS))
+        return VR_OK;
+    VR_TRY(vr_read(ctx, at + 8, payload, VR_BITMAPS_EXT));
+    img->bitmaps = vr_bitmaps_decode(payload);
+    struct vr_verdict v = vr_bitmaps_judge(&img->bitmaps, UINT64_C(1) << img->h.cluster_bits);
+    return v.row != VR_P_COUNT ? refuse(ctx, v.row, at, v.got, v.want) : VR_OK;
+}
+
 static enum vr_status take_extension(struct vr_ctx *ctx, uint64_t at, const struct vr_extension *ext, bool *luks)
 {
     switch (ext->type) {
@@ -66,7 +86,7 @@ static enum vr_status take_extension(struct vr_ctx *ctx, uint64_t at, const stru
         *luks = true;
         return luks_extension(ctx, at, ext);
     case VR_EXT_BITMAPS:
-        return refuse(ctx, VR_P_SCOPE_BITMAPS, at, ext->len, 0);
+        return bitmaps_extension(ctx, at, ext);
     default:
         return VR_OK;
     }

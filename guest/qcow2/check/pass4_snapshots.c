@@ -12,25 +12,7 @@
  */
 #include "check.h"
 
-#define WINDOW     4096u
 #define NAMES_SENT 256u /* snapshots that are named in any case; later ones where they are damaged */
-
-struct table_read {
-    struct vr_ctx *ctx;
-    uint8_t *window;
-    uint64_t at; /* what the window holds, UINT64_MAX = nothing */
-};
-
-/* len bytes (at most half the window) at offset. */
-static enum vr_status look(struct table_read *t, uint64_t offset, uint64_t len, const uint8_t **p)
-{
-    if (t->at > offset || offset + len > t->at + WINDOW) {
-        t->at = offset;
-        VR_TRY(vr_read(t->ctx, offset, t->window, WINDOW));
-    }
-    *p = t->window + (offset - t->at);
-    return VR_OK;
-}
 
 static enum vr_status refuse(struct vr_ctx *ctx, enum vr_problem row, uint64_t index, uint64_t got, uint64_t want)
 {
@@ -71,13 +53,13 @@ static enum vr_status judge_place(struct vr_ctx *ctx, uint32_t *number)
     return VR_OK;
 }
 
-static enum vr_status read_entry(struct table_read *t, uint32_t i, uint64_t at)
+static enum vr_status read_entry(struct vr_window *t, uint32_t i, uint64_t at)
 {
     struct vr_image *img = t->ctx->img;
     struct vr_snapshot_at *e = &img->snapshots[i];
     const uint8_t *p;
 
-    VR_TRY(look(t, at, VR_SNAPSHOT_FIXED, &p));
+    VR_TRY(vr_window_look(t, at, VR_SNAPSHOT_FIXED, &p));
     *e = (struct vr_snapshot_at){.at = at, .s = vr_snapshot_decode(p)};
     e->short_extra = img->h.version >= 3 && e->s.extra_size < VR_SNAPSHOT_EXTRA_V3;
     e->long_extra = e->s.extra_size > VR_SNAPSHOT_EXTRA_MAX;
@@ -86,7 +68,7 @@ static enum vr_status read_entry(struct table_read *t, uint32_t i, uint64_t at)
     return VR_OK;
 }
 
-static enum vr_status read_table(struct table_read *t, uint32_t number)
+static enum vr_status read_table(struct vr_window *t, uint32_t number)
 {
     struct vr_image *img = t->ctx->img;
     uint64_t start = img->h.snapshots_offset, at = start;
@@ -184,7 +166,7 @@ static void report_l1(struct vr_ctx *ctx, uint32_t i, enum vr_problem row)
     img->unsound |= row == VR_P_SNAP_L1_FOREIGN;
 }
 
-static enum vr_status send_name(struct table_read *t, uint32_t i)
+static enum vr_status send_name(struct vr_window *t, uint32_t i)
 {
     const struct vr_snapshot_at *e = &t->ctx->img->snapshots[i];
     uint64_t id_at = e->at + VR_SNAPSHOT_FIXED + e->s.extra_size;
@@ -193,15 +175,15 @@ static enum vr_status send_name(struct table_read *t, uint32_t i)
 
     n.id_len = (uint8_t)vr_min(e->s.id_len, sizeof(n.id));
     n.name_len = (uint8_t)vr_min(e->s.name_len, sizeof(n.name));
-    VR_TRY(look(t, id_at, n.id_len, &p));
+    VR_TRY(vr_window_look(t, id_at, n.id_len, &p));
     memcpy(n.id, p, n.id_len);
-    VR_TRY(look(t, id_at + e->s.id_len, n.name_len, &p));
+    VR_TRY(vr_window_look(t, id_at + e->s.id_len, n.name_len, &p));
     memcpy(n.name, p, n.name_len);
     vr_report_name(t->ctx, i + 1, &n);
     return VR_OK;
 }
 
-static enum vr_status judge_snapshot(struct table_read *t, uint32_t i)
+static enum vr_status judge_snapshot(struct vr_window *t, uint32_t i)
 {
     struct vr_ctx *ctx = t->ctx;
     struct vr_image *img = ctx->img;
@@ -243,16 +225,14 @@ static enum vr_status open_roots(struct vr_ctx *ctx, uint32_t number)
 enum vr_status vr_pass_snapshots(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
-    struct table_read t = {.ctx = ctx, .at = UINT64_MAX};
+    struct vr_window t;
     uint32_t number;
 
     VR_TRY(judge_place(ctx, &number));
     VR_TRY(open_roots(ctx, number));
     if (number == 0)
         return VR_OK;
-    t.window = vr_arena_get(&ctx->arena, WINDOW);
-    if (!t.window)
-        return VR_ENOMEM;
+    VR_TRY(vr_window_open(&t, ctx));
     VR_TRY(read_table(&t, number));
     if (img->h.incompatible & VR_INCOMPAT_DATA_FILE) {
         struct vr_finding f = vr_finding_none();

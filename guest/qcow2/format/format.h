@@ -108,6 +108,37 @@ uint64_t vr_refcount_get(const uint8_t *block, unsigned order, uint64_t i);
 void vr_refcount_set(uint8_t *block, unsigned order, uint64_t i, uint64_t value);
 uint64_t vr_refcount_max(unsigned order);
 
+/* ---- bitmaps.c: section "Bitmaps" --------------------------------------------------------------------------- */
+
+#define VR_BITMAPS_EXT     24u    /* bytes of the extension's payload */
+#define VR_BITMAPS_MAX     65535u
+#define VR_BITMAP_DIR_MAX  (UINT64_C(1024) * VR_BITMAPS_MAX) /* bytes */
+#define VR_BITMAP_FIXED    24u    /* bytes of a directory entry before its name */
+#define VR_BITMAP_IN_USE   1u     /* flags */
+
+struct vr_bitmaps {
+    uint32_t number, reserved;
+    uint64_t dir_size, dir_offset;
+};
+
+struct vr_bitmap {
+    uint64_t table_offset;
+    uint32_t table_size; /* entries */
+    uint32_t flags, extra_size;
+    uint16_t name_len;
+    uint8_t type, granularity_bits;
+};
+
+struct vr_bitmaps vr_bitmaps_decode(const uint8_t *payload);
+/* row == VR_P_COUNT: nothing keeps an image with this extension from being opened. */
+struct vr_verdict vr_bitmaps_judge(const struct vr_bitmaps *b, uint64_t cluster_size);
+struct vr_bitmap vr_bitmap_decode(const uint8_t *entry);
+/* Bytes of a directory entry, padding included. */
+uint64_t vr_bitmap_bytes(const struct vr_bitmap *b);
+/* QEMU's constraints on a directory entry, and on an entry of a bitmap table. */
+bool vr_bitmap_sound(const struct vr_bitmap *b, uint64_t cluster_size, uint64_t virtual_size);
+bool vr_bitmap_entry_sound(uint64_t entry, uint64_t cluster_size);
+
 /* ---- snapshots.c: section "Snapshots" --------------------------------------------------------------------- */
 
 #define VR_SNAPSHOTS_MAX        65536u

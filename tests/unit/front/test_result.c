@@ -134,7 +134,7 @@ static void refusals(void **state)
         {VR_P_HDR_TRUNCATED, NULL, EXIT_NO_CHECKS, "This image format does not support checks"},
         {VR_P_HDR_MAGIC, "qcow2", EXIT_FAILURE, "Could not open 'disk.qcow2': Image is not in qcow2 format"},
         {VR_P_HDR_VERSION, NULL, EXIT_FAILURE, "Could not open 'disk.qcow2': Unsupported qcow2 version 9"},
-        {VR_P_SCOPE_BITMAPS, NULL, EXIT_FAILURE, NULL},
+        {VR_P_REBUILD_UNSAFE, NULL, EXIT_FAILURE, NULL},
     };
     struct options opt;
     struct result res;
