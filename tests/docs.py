@@ -13,10 +13,13 @@ LINK = re.compile(r'\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)')
 OPTION = re.compile(r'(?<![\w-])--[a-z][a-z-]+')
 
 
-def check_problems(_):
-    done = subprocess.run([sys.executable, str(ROOT / 'docs' / 'gen-problems.py'), '--check'], stderr=subprocess.PIPE,
-                          text=True, check=False)
-    return [done.stderr.strip()] if done.returncode else []
+def check_made_pages(_):
+    wrong = []
+    for maker in ('gen-problems.py', 'gen-differences.py'):
+        done = subprocess.run([sys.executable, str(ROOT / 'docs' / maker), '--check'], stderr=subprocess.PIPE, text=True,
+                              check=False)
+        wrong += [done.stderr.strip()] if done.returncode else []
+    return wrong
 
 
 def check_links(_):
@@ -78,7 +81,7 @@ def check_run(_):
     return [f'./run: {name} is listed or written, but not both' for name in sorted(listed ^ written)]
 
 
-CHECKS = [check_problems, check_links, check_map, check_man, check_schema, check_run]
+CHECKS = [check_made_pages, check_links, check_map, check_man, check_schema, check_run]
 
 
 def main():

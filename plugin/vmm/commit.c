@@ -21,6 +21,8 @@ struct writer {
     uint64_t offset;
     uint32_t len;
     uint64_t writes;
+    uint64_t epochs;   /* flushed */
+    uint64_t sectors;  /* of the epoch at hand */
 };
 
 static int flush_run(struct writer *w)
@@ -41,10 +43,23 @@ static int flush_run(struct writer *w)
     return err;
 }
 
+/* Tests of a power cut: of the epoch in which it comes, any sector may or may not have reached the disk. */
+static bool lost(struct writer *w)
+{
+    const struct vmm_config *cfg = w->c->cfg;
+    uint64_t mixed = (cfg->crash_seed * UINT64_C(0x9e3779b97f4a7c15)) ^ (++w->sectors * UINT64_C(0xbf58476d1ce4e5b9));
+
+    if (w->epochs + 1 != cfg->crash_epoch || cfg->crash_seed == 0)
+        return false;
+    return cfg->crash_seed == 1 || (mixed >> 37 & 1);
+}
+
 static int add_sector(struct writer *w, uint64_t offset, const uint8_t *sector)
 {
     int err = 0;
 
+    if (lost(w))
+        return 0;
     if (w->len == RUN_MAX || (w->len > 0 && w->offset + w->len != offset))
         err = flush_run(w);
     if (w->len == 0)
@@ -54,9 +69,13 @@ static int add_sector(struct writer *w, uint64_t offset, const uint8_t *sector)
     return err;
 }
 
-static int sync_image(const struct child *c)
+/* The end of an epoch. */
+static int sync_image(struct writer *w)
 {
-    return fdatasync(c->cfg->image_fd) < 0 ? -errno : 0;
+    w->sectors = 0;
+    if (++w->epochs == w->c->cfg->crash_epoch)
+        kill(getpid(), SIGKILL);
+    return fdatasync(w->c->cfg->image_fd) < 0 ? -errno : 0;
 }
 
 static int write_epochs(struct writer *w)
@@ -72,7 +91,7 @@ static int write_epochs(struct writer *w)
                 err = add_sector(w, v->page * OVERLAY_PAGE + s * VMM_SECTOR, page + s * VMM_SECTOR);
         if (!err && (i + 1 == ov->count || ov->versions[i + 1].epoch != v->epoch)) {
             err = flush_run(w);
-            err = err ? err : sync_image(w->c);
+            err = err ? err : sync_image(w);
         }
         if (err)
             return err;

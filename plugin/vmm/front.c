@@ -110,6 +110,8 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         /* One at least: the record of a refusal is the error message. */
         .examples = MAX(opt->examples, 1),
         .crash_after = opt->crash_after,
+        .crash_epoch = opt->crash_epoch,
+        .crash_seed = opt->crash_seed,
     };
 
     g_strlcpy(cfg.image_name, img->real_path, sizeof(cfg.image_name));

@@ -30,6 +30,8 @@ enum {
     OPT_FORCE_LEAKS,
     OPT_TEST_CRASH_AFTER,
     OPT_TEST_VMM_CRASH_AFTER,
+    OPT_TEST_CRASH_EPOCH,
+    OPT_TEST_CRASH_SEED,
 };
 
 static const struct option long_options[] = {
@@ -59,6 +61,8 @@ static const struct option long_options[] = {
     /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
     {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
     {"test-vmm-crash-after", required_argument, NULL, OPT_TEST_VMM_CRASH_AFTER},
+    {"test-crash-epoch", required_argument, NULL, OPT_TEST_CRASH_EPOCH},
+    {"test-crash-seed", required_argument, NULL, OPT_TEST_CRASH_SEED},
     {NULL, 0, NULL, 0},
 };
 
@@ -240,6 +244,11 @@ static bool take_numeric(struct options *opt, int letter, const char *value, GEr
     case OPT_TEST_VMM_CRASH_AFTER:
         opt->crash_whole = letter == OPT_TEST_CRASH_AFTER;
         return take_number("--test-crash-after", value, G_MAXUINT32, &opt->crash_after, error);
+    case OPT_TEST_CRASH_EPOCH:
+        opt->crash_whole = true;
+        return take_number("--test-crash-epoch", value, G_MAXUINT32, &opt->crash_epoch, error);
+    case OPT_TEST_CRASH_SEED:
+        return take_number("--test-crash-seed", value, G_MAXUINT32, &opt->crash_seed, error);
     default:
         if (!take_number("--report-fd", value, G_MAXINT, &number, error))
             return false;

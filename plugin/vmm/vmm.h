@@ -36,6 +36,9 @@ struct vmm_config {
     char image_name[256]; /* for the journal's identity record, truncated */
     const void *guest_elf;   /* tests: another guest than the embedded one; NULL = the embedded one */
     uint64_t guest_elf_size;
+    uint64_t crash_epoch;    /* tests: SIGKILL before the flush of that epoch (1 = the first), 0 = never; and which of its
+                              * sectors are lost: seed 0 none, 1 all, else about half of them */
+    uint64_t crash_seed;
     uint64_t crash_after;    /* tests: SIGKILL to itself after so many writes to the image; 0 = never */
 };
 

@@ -7,6 +7,10 @@ For N = 1, 2, ... the repair runs until it has written N times and dies of SIGKI
 dies as a whole: the image is then no worse than before, by qemu-img and by what the guest reads; the journal undoes it
 byte for byte; a second run ends clean, whether it finds the journal or not. Once only its VMM dies: the front rolls
 the image back, byte for byte.
+
+And a power cut, in every epoch (what stands between two flushes): any of its sectors may have reached the disk, in any
+order, or none. --seeds says how many such states are made of each epoch; the first two are all of it, and none. A
+sector itself is old or new: disks do not tear it.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from mkqcow2 import Recipe  # noqa: E402
 from qcow2_read import first_difference, guest_view  # noqa: E402
 
 CRASHES_MAX = 200
+EPOCHS_MAX = 7  # enum vr_epoch
 BADNESS = {0: 0, 3: 1, 2: 2}  # of qemu-img's exit codes; any other is worst
 FIXTURES = (
     "copied-l1", "copied-l2-16", "copied-l2-dirty-v2", "copied-l2-leak", "corrupt-bit-dirty", "corrupt-bit-leak",
@@ -41,6 +46,9 @@ FIXTURES = (
     "mixed-leak-copied-zero-unaligned", "refcount-too-low-8", "refcount-too-low-past-eof", "refcount-too-low-v2",
     "refcount-zero", "refcount-zero-block", "refcount-zero-metadata", "refcount-zero-second-block",
     "refcount-zero-size-2m", "refcount-zero-width-64",
+    "bitmaps-stale", "copied-l1-snapshot", "leaked-cluster-snapshot", "rebuild", "rebuild-dirty", "rebuild-last-partial",
+    "rebuild-size-512", "rebuild-snapshot", "rebuild-v2", "refblock-shared", "refcount-too-low-compressed",
+    "refcount-too-low-snapshot", "reftable-entry-unaligned", "snapshot-entry-incomplete-8", "snapshot-extra-cut-several",
 )
 
 
@@ -69,7 +77,8 @@ class Crash:
         self.view = guest_view(self.start_image, self.metadata)
 
     def fail(self, number, what):
-        self.failures.append(f"{self.name} [{self.mode}, write {number}]: {what}")
+        where = f"write {number}" if isinstance(number, int) else number
+        self.failures.append(f"{self.name} [{self.mode}, {where}]: {what}")
 
     def go(self):
         whole = self.copy("whole")
@@ -84,15 +93,35 @@ class Crash:
         if not self.deaths and not same(self.repaired, self.start_image):
             self.fail(0, "the repair wrote, and never died")
 
+    def power_cuts(self, seeds):
+        for epoch in range(1, EPOCHS_MAX + 1):
+            for seed in range(seeds):
+                if not self.power_cut(epoch, seed):
+                    return
+
+    def power_cut(self, epoch, seed):
+        """False if the repair has fewer epochs."""
+        where = f"epoch {epoch}, seed {seed}"
+        directory = self.copy(f"cut-{epoch}-{seed}")
+        status = self.die(directory, f"--test-crash-epoch={epoch}", f"--test-crash-seed={seed}")
+        if status != -signal.SIGKILL:
+            return False
+        self.deaths += 1
+        self.no_worse(directory, where)
+        self.undo(directory, where)
+        self.second_run(directory, where, "undo-second")
+        shutil.rmtree(directory)
+        return True
+
     def copy(self, name):
         directory = os.path.join(self.scratch, name)
         case_oracle.copy_image(self.start, directory)
         return directory
 
-    def die(self, directory, option):
+    def die(self, directory, *options):
         """Runs the repair that is to die in `directory`: its exit status."""
         command = [self.tool.path, "-f", "qcow2", "-r", self.mode, "--output=json", f"--accel={self.tool.accel}",
-                   f"--undo={os.path.join(directory, 'undo')}", option, IMAGE]
+                   f"--undo={os.path.join(directory, 'undo')}", *options, IMAGE]
         run = subprocess.run(command, cwd=directory, capture_output=True, timeout=120, check=False)
         return run.returncode
 
@@ -171,12 +200,13 @@ class Crash:
         return first_difference(self.view, now, readable_only=True)
 
 
-def run_one(job, tool, work):
+def run_one(job, tool, work, seeds):
     name, mode = job
     scratch = tempfile.mkdtemp(prefix=f"{name}.{mode}.", dir=work)
     try:
         crash = Crash(name, mode, tool, scratch)
         crash.go()
+        crash.power_cuts(seeds)
         return crash.deaths, crash.failures
     except Exception as error:  # one fixture must not end the others
         return 0, [f"{name} [{mode}]: {type(error).__name__}: {error}"]
@@ -191,6 +221,8 @@ def options():
     parser.add_argument("--accel", choices=("kvm", "process"),
                         default="kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "process")
     parser.add_argument("--filter", default="*", metavar="GLOB")
+    parser.add_argument("--seeds", type=int, default=4, help="states of each epoch after a power cut")
+    parser.add_argument("--all", action="store_true", help="every case that is repaired, not just some")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if not args.vol_repair and not args.build:
@@ -201,12 +233,13 @@ def options():
 
 def main():
     args = options()
-    jobs = [(name, mode) for name in FIXTURES if fnmatch.fnmatch(name, args.filter) for mode in ("leaks", "all")]
+    names = sorted(os.listdir(os.path.join(TESTS, "cases"))) if args.all else FIXTURES
+    jobs = [(name, mode) for name in names if fnmatch.fnmatch(name, args.filter) for mode in ("leaks", "all")]
     tool = Tool(args.vol_repair, args.accel)
     work = tempfile.mkdtemp(prefix="vol-repair-crash.")
     try:
         with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
-            results = list(pool.map(run_one, jobs, [tool] * len(jobs), [work] * len(jobs)))
+            results = list(pool.map(run_one, jobs, [tool] * len(jobs), [work] * len(jobs), [args.seeds] * len(jobs)))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     for _, failures in results:
