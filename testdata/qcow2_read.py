@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Reads what a guest sees of a qcow2 file without compressed clusters, damaged or not, as QEMU would."""
+"""Reads what a guest sees of a qcow2 file, in the active map and in every snapshot, damaged or not, as QEMU would."""
 
 import hashlib
 import os
 import struct
 
-from qcow2_image import COMPRESSED, OFFSET_MASK, ZERO
+from qcow2_image import COMPRESSED, INCOMPAT_DATA_FILE, INCOMPAT_EXTL2, OFFSET_MASK, ZERO
 
 UNREADABLE = "unreadable"
 ZEROS = "zeros"
+SNAPSHOTS_MAX = 256    # of a damaged table
 METADATA = "metadata"  # mapped to a structure of the image: shows whatever that holds
 
 
@@ -24,6 +25,9 @@ class Disk:
         self.cs = 1 << self.cluster_bits
         self.backing = backing != 0
         self.metadata = metadata
+        self.snapshots, self.snapshots_offset = struct.unpack(">IQ", head[60:72])
+        features = int.from_bytes(head[72:80], "big") if self.version >= 3 else 0
+        self.extended, self.data_file = features & INCOMPAT_EXTL2, features & INCOMPAT_DATA_FILE
 
     def close(self):
         self.file.close()
@@ -34,11 +38,27 @@ class Disk:
         self.file.seek(pos)
         return self.file.read(length).ljust(length, b"\0")
 
-    def _cluster(self, entry):
+    def _digest(self, data):
+        return hashlib.sha256(data).hexdigest()[:16]
+
+    def _run(self, entry):
+        """A compressed cluster, by its bytes in the file: nothing unpacks them."""
+        shift = 62 - (self.cluster_bits - 8)
+        host = entry & (1 << shift) - 1
+        sectors = (entry >> shift & (1 << self.cluster_bits - 8) - 1) + 1
+        return "compressed " + self._digest(self.read(host, sectors * 512 - host % 512))
+
+    def _cluster(self, entry, bitmap):
         """What one L2 entry shows: None where nothing is mapped."""
         offset = entry & OFFSET_MASK
         if entry & COMPRESSED:
-            return UNREADABLE
+            return self._run(entry)
+        if self.data_file:
+            return f"data file {offset:#x} {entry & ZERO} {bitmap:#x}" if entry else None
+        if self.extended and offset and not offset % self.cs:
+            return f"{self._digest(self.read(offset, self.cs))} {bitmap:#x}"
+        if self.extended:
+            return UNREADABLE if offset and bitmap & 0xFFFFFFFF else f"zeros {bitmap:#x}" if bitmap else None
         if entry & ZERO:
             return UNREADABLE if self.version < 3 or offset % self.cs else ZEROS
         if not offset:
@@ -48,14 +68,32 @@ class Disk:
         if offset in self.metadata:
             return METADATA
         data = self.read(offset, self.cs)
-        return hashlib.sha256(data).hexdigest()[:16] if any(data) else ZEROS
+        return self._digest(data) if any(data) else ZEROS
+
+    def _snapshot_roots(self):
+        """(L1 offset, L1 entries) of each entry of the snapshot table."""
+        at = self.snapshots_offset
+        for _ in range(min(self.snapshots, SNAPSHOTS_MAX)):
+            at = at + 7 & ~7
+            fixed = self.read(at, 40)
+            l1_offset, l1_entries, id_len, name_len = struct.unpack(">QIHH", fixed[:16])
+            at += 40 + int.from_bytes(fixed[36:40], "big") + id_len + name_len
+            yield l1_offset, l1_entries
 
     def view(self):
         """{guest offset: digest, ZEROS or UNREADABLE}; absent = unallocated (zeros, or the backing file's)."""
+        seen = self.view_of(self.l1_offset, self.l1_entries)
+        for index, (l1_offset, l1_entries) in enumerate(self._snapshot_roots()):
+            shown = self.view_of(l1_offset, l1_entries) if l1_offset < self.length and not l1_offset % self.cs else {}
+            seen.update((f"snapshot {index}: {at}", value) for at, value in shown.items())
+        return seen
+
+    def view_of(self, l1_offset, l1_entries):
         seen = {}
-        per_table = self.cs // 8
-        used = -(-self.size // (self.cs * per_table))
-        table = struct.unpack(f">{used}Q", self.read(self.l1_offset, used * 8))
+        size = 16 if self.extended else 8
+        per_table = self.cs // size
+        used = min(-(-self.size // (self.cs * per_table)), l1_entries)
+        table = struct.unpack(f">{used}Q", self.read(l1_offset, used * 8))
         for index, entry in enumerate(table):
             offset = entry & OFFSET_MASK
             if not offset:
@@ -64,9 +102,10 @@ class Disk:
             if offset % self.cs:
                 seen[f"table {base:#x}"] = UNREADABLE
                 continue
-            entries = struct.unpack(f">{per_table}Q", self.read(offset, self.cs))
-            for at in (i for i, value in enumerate(entries) if value):
-                shown = self._cluster(entries[at])
+            words = struct.unpack(f">{self.cs // 8}Q", self.read(offset, self.cs))
+            entries, bitmaps = (words[::2], words[1::2]) if self.extended else (words, (0,) * per_table)
+            for at in (i for i in range(per_table) if entries[i] or bitmaps[i]):
+                shown = self._cluster(entries[at], bitmaps[at])
                 if shown and (self.backing or shown != ZEROS) and base + at * self.cs < self.size:
                     seen[f"{base + at * self.cs:#x}"] = shown
         return seen

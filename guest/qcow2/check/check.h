@@ -57,7 +57,7 @@ struct vr_refmap {
 enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max) VR_CHECKED;
 /* That many references more to a cluster (inside the map). Returns how many the width cannot count. */
 uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim, uint64_t times);
-/* Take one reference back; with the last one, the claim. */
+/* Take one reference back, and the claim: all of that kind are taken back, one by one. */
 void vr_refmap_drop(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster);
 /* From now on a cluster has this refcount; its claims stay. */

@@ -57,6 +57,9 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint32_t root, uint64_t index, ui
         /* Which of the two pointers is right is not known: a refcount block that may be an L2 table is not written. */
         if (vr_claims_at(ctx, offset) & VR_CLAIM_REFBLOCK)
             img->rebuild = img->refcounts_lost = true;
+        /* Nor is it given up for a new one, which would set what it names free. */
+        if (vr_claims_at(ctx, offset) & VR_CLAIM_REFTABLE)
+            img->refcounts_lost = true;
         return;
     }
     f.guest_len = 0;

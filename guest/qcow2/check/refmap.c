@@ -133,8 +133,7 @@ void vr_refmap_drop(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim)
 
     if (r.count != 0)
         r.count--;
-    if (r.count == 0)
-        r.claims &= ~(uint32_t)claim;
+    r.claims &= ~(uint32_t)claim;
     put(m, cluster, r);
 }
 
