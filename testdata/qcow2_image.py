@@ -314,7 +314,11 @@ class Image:
 
     def structure_clusters(self):
         """Offsets of the clusters that hold them."""
-        return {at for start, length in self.structures() for at in range(start, start + length, self.cs)}
+        others = [(snapshot[0], self.l1_entries * 8) for snapshot in self.snapshots]
+        others += [(positions[0], positions[-1] - positions[0])
+                   for positions in (self.snapshot_positions, self.bitmap_positions) if positions]
+        others += [(bitmap[0], bitmap[1] * 8) for bitmap in self.bitmaps]
+        return {at for start, length in (*self.structures(), *others) for at in range(start, start + length, self.cs)}
 
     # ---- the header ----------------------------------------------------------------------------
 

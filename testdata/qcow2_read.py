@@ -45,8 +45,10 @@ class Disk:
         """A compressed cluster, by its bytes in the file: nothing unpacks them."""
         shift = 62 - (self.cluster_bits - 8)
         host = entry & (1 << shift) - 1
-        sectors = (entry >> shift & (1 << self.cluster_bits - 8) - 1) + 1
-        return "compressed " + self._digest(self.read(host, sectors * 512 - host % 512))
+        length = ((entry >> shift & (1 << self.cluster_bits - 8) - 1) + 1) * 512 - host % 512
+        if any(at in self.metadata for at in range(host - host % self.cs, host + length, self.cs)):
+            return METADATA
+        return "compressed " + self._digest(self.read(host, length))
 
     def _cluster(self, entry, bitmap):
         """What one L2 entry shows: None where nothing is mapped."""
@@ -55,6 +57,8 @@ class Disk:
             return self._run(entry)
         if self.data_file:
             return f"data file {offset:#x} {entry & ZERO} {bitmap:#x}" if entry else None
+        if self.extended and offset and offset in self.metadata:
+            return METADATA
         if self.extended and offset and not offset % self.cs:
             return f"{self._digest(self.read(offset, self.cs))} {bitmap:#x}"
         if self.extended:

@@ -122,6 +122,8 @@ enum vr_status vr_pass_reftable(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_map(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_bitmaps(struct vr_ctx *ctx) VR_CHECKED;
+/* Whether something else owns a refcount block. After everything is claimed, before anything is written to one. */
+enum vr_status vr_judge_blocks(struct vr_ctx *ctx) VR_CHECKED;
 /* Reports what is wrong with entries of the snapshot table, and plans a new table. After the maps, before refcounts. */
 enum vr_status vr_settle_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_refcounts(struct vr_ctx *ctx) VR_CHECKED;

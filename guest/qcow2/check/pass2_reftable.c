@@ -2,7 +2,8 @@
 /*
  * Pass 2: refcount table, and the claims of everything that the header names directly.
  *
- * Tests:    the refcount table lies in the file; each entry's reserved bits, alignment, bounds
+ * Tests:    the refcount table lies in the file; each entry's reserved bits, alignment, bounds; once everything is
+ *           claimed, that nothing else owns a refcount block
  * Collects: img->reftable; claims of header, L1 table, refcount table, refcount blocks, LUKS header
  * Needs:    pass 1
  * Frees:    nothing
@@ -179,5 +180,42 @@ enum vr_status vr_pass_reftable(struct vr_ctx *ctx)
             judge_entry(ctx, i, entry);
     }
     claim_luks(ctx);
+    return VR_OK;
+}
+
+/* ---- once everything is claimed --------------------------------------------------------------------------- */
+
+enum vr_status vr_judge_blocks(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+
+    for (uint64_t i = 0; i < img->table_entries; i++) {
+        uint64_t entry = vr_load64(img->reftable + i * 8);
+        uint64_t offset = entry & VR_REFT_MASK;
+        if (offset == 0 || (entry & VR_REFT_RESERVED) || offset % img->cluster_size != 0 || offset >= ctx->file_size)
+            continue;
+        bool spare = i >= img->blocks; /* left out by pass 2 */
+        if (spare)
+            vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_REFBLOCK);
+        struct vr_finding f = vr_finding_none();
+        struct vr_ref ref = vr_refmap_get(&img->refs, offset >> img->h.cluster_bits);
+        f.host = offset;
+        f.index = i;
+        f.got = ref.count;
+        f.want = 1;
+        /* Narrow refcounts cannot count a second claim; still, nothing is written through what others own. */
+        if (ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN))
+            img->rebuild = img->refcounts_lost = true;
+        if (f.got == 1)
+            continue;
+        /* Of several entries that name one block, and nothing else does, the first is right for all we know. */
+        if (ref.claims == VR_CLAIM_REFBLOCK && !spare) {
+            vr_refmap_mark(&img->refs, offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
+            continue;
+        }
+        vr_report(ctx, VR_P_RB_SHARED, &f);
+        img->rebuild = true;
+        img->refcounts_lost |= !spare;
+    }
     return VR_OK;
 }

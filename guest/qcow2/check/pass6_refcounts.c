@@ -2,7 +2,7 @@
 /*
  * Pass 6: refcounts on disk against the references that were counted.
  *
- * Tests:    refcount blocks claimed once; every refcount of a cluster of the file
+ * Tests:    every refcount of a cluster of the file
  * Collects: img->highest; plans refcounts in whole refcount blocks, or new refcount structures; afterwards the map holds
  *           refcounts as they will be
  * Needs:    passes 2 and 3 complete
@@ -21,40 +21,6 @@ struct compare {
     bool falls;
     bool in_place;        /* corrections go into the blocks that are there */
 };
-
-static void judge_blocks(struct vr_ctx *ctx)
-{
-    struct vr_image *img = ctx->img;
-
-    for (uint64_t i = 0; i < img->table_entries; i++) {
-        uint64_t entry = vr_load64(img->reftable + i * 8);
-        uint64_t offset = entry & VR_REFT_MASK;
-        if (offset == 0 || (entry & VR_REFT_RESERVED) || offset % img->cluster_size != 0 || offset >= ctx->file_size)
-            continue;
-        bool spare = i >= img->blocks; /* left out by pass 2 */
-        if (spare)
-            vr_claim_region(ctx, offset, img->cluster_size, VR_CLAIM_REFBLOCK);
-        struct vr_finding f = vr_finding_none();
-        struct vr_ref ref = vr_refmap_get(&img->refs, offset >> img->h.cluster_bits);
-        f.host = offset;
-        f.index = i;
-        f.got = ref.count;
-        f.want = 1;
-        /* Narrow refcounts cannot count a second claim; still, nothing is written through what others own. */
-        if (ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN))
-            img->rebuild = img->refcounts_lost = true;
-        if (f.got == 1)
-            continue;
-        /* Of several entries that name one block, and nothing else does, the first is right for all we know. */
-        if (ref.claims == VR_CLAIM_REFBLOCK && !spare) {
-            vr_refmap_mark(&img->refs, offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
-            continue;
-        }
-        vr_report(ctx, VR_P_RB_SHARED, &f);
-        img->rebuild = true;
-        img->refcounts_lost |= !spare;
-    }
-}
 
 /* Clusters in use whose refcounts have no block: in mode all that is known before anything is planned in place. */
 static bool block_is_missing(const struct compare *cmp)
@@ -273,7 +239,6 @@ enum vr_status vr_pass_refcounts(struct vr_ctx *ctx)
     struct vr_image *img = ctx->img;
     struct compare cmp = {.ctx = ctx, .blocks = (img->clusters + img->block_entries - 1) / img->block_entries};
 
-    judge_blocks(ctx);
     if (vr_planning(ctx) && ctx->mode == VR_MODE_ALL)
         img->rebuild |= block_is_missing(&cmp);
     cmp.in_place = !(ctx->mode == VR_MODE_ALL && img->rebuild);
