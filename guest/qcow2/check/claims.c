@@ -19,6 +19,18 @@ void vr_note_dangling(struct vr_ctx *ctx, uint64_t offset)
     ctx->img->dangling = vr_min(ctx->img->dangling, offset & ~(ctx->img->cluster_size - 1));
 }
 
+void vr_note_foreign(struct vr_ctx *ctx, uint32_t owners)
+{
+    struct vr_image *img = ctx->img;
+
+    img->incomplete = img->unsound = true;
+    /* A refcount block that may be a table is not written, nor given up for a new one, which would set it free. */
+    if (owners & VR_CLAIM_REFBLOCK)
+        img->rebuild = img->refcounts_lost = true;
+    if (owners & VR_CLAIM_REFTABLE)
+        img->refcounts_lost = true;
+}
+
 void vr_claim_region(struct vr_ctx *ctx, uint64_t offset, uint64_t size, enum vr_claim claim)
 {
     struct vr_finding at = vr_finding_none();

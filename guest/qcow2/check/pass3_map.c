@@ -53,13 +53,7 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint32_t root, uint64_t index, ui
     if (vr_claims_at(ctx, offset) & VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_TABLE) {
         /* Its owner's claim protects the target; one more would only make the owner look damaged. */
         vr_report(ctx, VR_P_L1E_FOREIGN, &f);
-        img->incomplete = img->unsound = true;
-        /* Which of the two pointers is right is not known: a refcount block that may be an L2 table is not written. */
-        if (vr_claims_at(ctx, offset) & VR_CLAIM_REFBLOCK)
-            img->rebuild = img->refcounts_lost = true;
-        /* Nor is it given up for a new one, which would set what it names free. */
-        if (vr_claims_at(ctx, offset) & VR_CLAIM_REFTABLE)
-            img->refcounts_lost = true;
+        vr_note_foreign(ctx, vr_claims_at(ctx, offset));
         return;
     }
     f.guest_len = 0;

@@ -91,13 +91,14 @@ static enum vr_status read_table(struct vr_window *t, uint32_t number)
     return VR_OK;
 }
 
-/* Whether any cluster of the region is something that is neither free nor one of these. */
-static bool lies_on_other(const struct vr_ctx *ctx, uint64_t offset, uint64_t size, uint32_t allowed)
+/* What other metadata the region lies on, but for these kinds. */
+static uint32_t owners_of(const struct vr_ctx *ctx, uint64_t offset, uint64_t size, uint32_t allowed)
 {
+    uint32_t owners = 0;
+
     for (uint64_t at = offset; at < offset + size; at += ctx->img->cluster_size)
-        if (vr_claims_at(ctx, at) & VR_CLAIM_METADATA & ~allowed)
-            return true;
-    return false;
+        owners |= vr_claims_at(ctx, at);
+    return owners & VR_CLAIM_METADATA & ~allowed;
 }
 
 /* False where the entries mean nothing. */
@@ -114,9 +115,9 @@ static bool claim_table(struct vr_ctx *ctx)
         img->incomplete = true;
         return true;
     }
-    if (lies_on_other(ctx, f.host, f.got, 0)) {
+    if (owners_of(ctx, f.host, f.got, 0) != 0) {
         vr_report(ctx, VR_P_SNAP_TABLE_FOREIGN, &f);
-        img->incomplete = img->unsound = true;
+        vr_note_foreign(ctx, owners_of(ctx, f.host, f.got, 0));
         return false;
     }
     vr_claim_region(ctx, f.host, f.got, VR_CLAIM_SNAPSHOTS);
@@ -140,7 +141,7 @@ static enum vr_problem judge_l1(const struct vr_ctx *ctx, const struct vr_snapsh
         return VR_P_SNAP_L1_LARGE;
     if (vr_region_past_eof(ctx, s->l1_offset, (uint64_t)s->l1_size * 8))
         return VR_P_SNAP_L1_PAST_EOF;
-    if (lies_on_other(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1))
+    if (owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1) != 0)
         return VR_P_SNAP_L1_FOREIGN;
     return VR_P_COUNT;
 }
@@ -163,7 +164,8 @@ static void report_l1(struct vr_ctx *ctx, uint32_t i, enum vr_problem row)
     }
     vr_report(ctx, row, &f);
     img->roots[i + 1].skipped = img->incomplete = true;
-    img->unsound |= row == VR_P_SNAP_L1_FOREIGN;
+    if (row == VR_P_SNAP_L1_FOREIGN)
+        vr_note_foreign(ctx, owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1));
 }
 
 static enum vr_status send_name(struct vr_window *t, uint32_t i)
