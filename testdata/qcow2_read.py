@@ -86,6 +86,8 @@ class Disk:
 
     def view(self):
         """{guest offset: digest, ZEROS or UNREADABLE}; absent = unallocated (zeros, or the backing file's)."""
+        if not 9 <= self.cluster_bits <= 21:
+            return {}  # no header, no guest
         seen = self.view_of(self.l1_offset, self.l1_entries)
         for index, (l1_offset, l1_entries) in enumerate(self._snapshot_roots()):
             shown = self.view_of(l1_offset, l1_entries) if l1_offset < self.length and not l1_offset % self.cs else {}

@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 from mkqcow2 import MODES, Recipe, RecipeError  # noqa: E402
 
 SNAPSHOT = os.path.join(HERE, "abi.snapshot")
-FIELDS = {"id", "name", "host", "guest", "guest_len", "index", "got", "want", "count", "op", "leak"}
+FIELDS = {"id", "name", "host", "guest", "guest_len", "index", "got", "want", "count", "op", "leak", "discard"}
 FIELD = re.compile(r"\{(\w+)(?::(d|x|#x))?\}")
 FUNCTION_LINES, FILE_LINES, ARGUMENTS = 80, 600, 5
 SOURCES = (".c", ".h", ".def", ".S", ".lds", ".py", ".sh", ".build", "recipe")

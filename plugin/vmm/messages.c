@@ -101,6 +101,10 @@ static void append_field(GString *out, char *name, GHashTable *names, const stru
         g_string_append(out, fixed ? "Repairing" : "Leaked");
         return;
     }
+    if (g_str_equal(name, "discard")) {
+        g_string_append(out, fixed ? "Discarding" : "ERROR");
+        return;
+    }
     if (g_str_equal(name, "id") || g_str_equal(name, "name")) {
         g_string_append(out, names_get(names, rec->root, name[0] == 'i'));
         return;

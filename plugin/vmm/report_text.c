@@ -1,94 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_text.c: the report for people: qemu-img's lines first, then (with --mode) what they mean. */
+/* report_text.c: standard output: qemu-img's summary, then (with --mode) what it means for a person. */
 #include <stdio.h>
 #include <string.h>
 
 #include "front.h"
 
 #define TEXT_RANGES_MAX 8u
-
-/* ---- standard error: one line a finding --------------------------------------------------------------- */
-
-static bool is_line(const struct vr_record *rec)
-{
-    const struct row_words *words = &row_words[row_find(rec->code)];
-
-    return rec->walk == VR_WALK_CHECK && words->qemu[0] && words->severity < VR_SEV_REFUSE;
-}
-
-#define ORDER_SNAPSHOTS 40
-
-/* Place of a line in qemu-img's output: what is in a snapshot's map comes with the snapshots. */
-static int order_of(const struct vr_record *rec)
-{
-    bool snapshot = rec->root != VR_ROOT_ACTIVE && rec->root != VR_ROOT_NONE;
-    int order = row_words[row_find(rec->code)].order;
-
-    return snapshot && VR_ROW_PASS(&row_words[row_find(rec->code)]) == VR_PASS_MAP ? ORDER_SNAPSHOTS : order;
-}
-
-static int compare_numbers(uint64_t a, uint64_t b)
-{
-    return (a > b) - (a < b);
-}
-
-/* An L1 entry comes before the entries of its L2 table, which come before the next L1 entry; then as they arrived. */
-static gint compare_lines(gconstpointer a, gconstpointer b)
-{
-    const struct vr_record *x = *(const struct vr_record *const *)a, *y = *(const struct vr_record *const *)b;
-    int order = order_of(x) - order_of(y);
-
-    order = order ? order : compare_numbers(x->root, y->root);
-    order = order ? order : compare_numbers(x->guest == VR_NONE ? 0 : x->guest, y->guest == VR_NONE ? 0 : y->guest);
-    return order ? order : (x > y) - (x < y);
-}
-
-static void print_omitted(const struct result *res, const uint64_t *printed)
-{
-    for (int row = 0; row < VR_P_COUNT; row++) {
-        uint64_t found = res->summary.found[VR_WALK_CHECK][row];
-
-        if (row_words[row].qemu[0] && row_words[row].severity < VR_SEV_REFUSE && found > printed[row])
-            fprintf(stderr, "%" G_GUINT64_FORMAT " more findings of '%s' are counted and not shown (--max-messages)\n",
-                    found - printed[row], row_words[row].slug);
-    }
-}
-
-/* qemu-img warns in its own name, and lists what it found in nobody's. */
-static void print_line(const struct row_words *words, const char *line)
-{
-    if (words->severity == VR_SEV_NOTE)
-        fprintf(stderr, "%s: ", g_get_prgname());
-    fprintf(stderr, "%s\n", line);
-}
-
-void text_print_findings(const struct result *res)
-{
-    g_autoptr(GPtrArray) lines = g_ptr_array_new();
-    uint64_t printed[VR_P_COUNT] = {0};
-
-    for (unsigned i = 0; i < res->records->len; i++) {
-        struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
-
-        if (is_line(rec))
-            g_ptr_array_add(lines, rec);
-    }
-    g_ptr_array_sort(lines, compare_lines);
-    for (unsigned i = 0; i < lines->len; i++) {
-        const struct vr_record *rec = g_ptr_array_index(lines, i);
-        int row = row_find(rec->code);
-        g_autoptr(GString) line = g_string_new(NULL);
-
-        message_render(line, row_words[row].qemu, res->names, rec, result_record_fixed(res, rec));
-        /* Where a table has several parents, qemu-img comes by several times. One line may stand for many by itself. */
-        bool counts_itself = strstr(row_words[row].qemu, "{count}") != NULL;
-        for (uint64_t n = 0; n < (counts_itself ? 1 : rec->count) && printed[row] < MAX(res->opt->examples, 1); n++) {
-            print_line(&row_words[row], line->str);
-            printed[row] += counts_itself ? rec->count : 1;
-        }
-    }
-    print_omitted(res, printed);
-}
 
 void text_print_raw_warning(const struct result *res)
 {

@@ -210,14 +210,19 @@ static void conclude_fail(struct result *res)
 /* What qemu-img prints where it gives up a check after it opened the image; NULL where it does not. */
 static char *aborted_line(const struct result *res, const struct vr_record *rec)
 {
-    const struct row_words *words = &row_words[row_find(rec->code)];
-    int error = words->code == row_words[VR_P_SNAP_OFFSET].code ? EINVAL : EFBIG;
+    static const int errors[VR_P_COUNT] = {[VR_P_SNAP_OFFSET] = EINVAL,      [VR_P_SNAP_TABLE_LARGE] = EFBIG,
+                                           [VR_P_SNAP_EXTRA_LARGE] = EFBIG,  [VR_P_SNAP_TABLE_BYTES] = EFBIG,
+                                           [VR_P_BITMAP_TABLE_IN_USE] = EINVAL};
+    int row = row_find(rec->code);
     g_autoptr(GString) line = g_string_new(NULL);
 
-    if (!words->qemu[0])
+    if (!errors[row])
         return NULL;
-    message_render(line, words->qemu, res->names, rec, false);
-    return g_strdup_printf("%s\n%s: Check failed: %s", line->str, g_get_prgname(), g_strerror(error));
+    message_render(line, row_words[row].qemu, res->names, rec, false);
+    if (line->len)
+        g_string_append_printf(line, "\n%s: ", g_get_prgname());
+    g_string_append_printf(line, "Check failed: %s", g_strerror(errors[row]));
+    return g_strdup(line->str);
 }
 
 static void conclude_refusal(struct result *res, const struct vr_record *rec)

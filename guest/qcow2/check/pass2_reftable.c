@@ -189,6 +189,8 @@ enum vr_status vr_judge_blocks(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
 
+    if (ctx->walk == VR_WALK_CHECK)
+        ctx->header_shared = vr_claims_at(ctx, 0) != VR_CLAIM_HEADER;
     for (uint64_t i = 0; i < img->table_entries; i++) {
         uint64_t entry = vr_load64(img->reftable + i * 8);
         uint64_t offset = entry & VR_REFT_MASK;

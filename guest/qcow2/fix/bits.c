@@ -27,9 +27,15 @@ static enum vr_status plan(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t inc
     return vr_plan_write(ctx, epoch, VR_HEADER_INCOMPAT_AT, word, 8);
 }
 
+/* Where a table lies on the header, a bit that is set for the time of a repair would be damage in the table. */
+static bool may_mark(const struct vr_ctx *ctx, const struct vr_bits *b)
+{
+    return b->version >= 3 && ctx->mode == VR_MODE_ALL && !ctx->header_shared;
+}
+
 enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b)
 {
-    if (b->version < 3 || ctx->mode != VR_MODE_ALL || (b->before & VR_INCOMPAT_CORRUPT))
+    if (!may_mark(ctx, b) || (b->before & VR_INCOMPAT_CORRUPT))
         return VR_OK;
     return plan(ctx, VR_EPOCH_MARK, b->before | VR_INCOMPAT_CORRUPT);
 }
@@ -51,6 +57,5 @@ enum vr_status vr_bits_settle(struct vr_ctx *ctx, const struct vr_bits *b, enum 
         vr_report_fixed(ctx, VR_P_DIRTY);
     if (clear & VR_INCOMPAT_CORRUPT)
         vr_report_fixed(ctx, VR_P_CORRUPT);
-    bool marked = ctx->mode == VR_MODE_ALL && b->version >= 3 && ctx->planned != 0;
-    return clear != 0 || marked ? plan(ctx, VR_EPOCH_CLEAN, b->before & ~clear) : VR_OK;
+    return clear != 0 || (may_mark(ctx, b) && ctx->planned != 0) ? plan(ctx, VR_EPOCH_CLEAN, b->before & ~clear) : VR_OK;
 }

@@ -22,20 +22,38 @@ static enum vr_status refuse(struct vr_ctx *ctx, enum vr_problem row, uint64_t g
 
 /* ---- the old structures ------------------------------------------------------------------------------------ */
 
-/* Take back what pass 2 and judge_blocks() claimed for them: after the switch they are free. */
-static void drop_old(struct vr_ctx *ctx)
+/* Every cluster of the old table and every old block that pass 2 or judge_blocks() claimed. */
+static void each_old(struct vr_ctx *ctx, void (*each)(struct vr_ctx *ctx, uint64_t cluster, enum vr_claim claim))
 {
     struct vr_image *img = ctx->img;
     uint64_t first = img->h.reftable_offset >> img->h.cluster_bits;
 
     for (uint64_t i = 0; img->table_entries != 0 && i < img->h.reftable_clusters; i++)
-        vr_refmap_drop(&img->refs, first + i, VR_CLAIM_REFTABLE);
+        each(ctx, first + i, VR_CLAIM_REFTABLE);
     for (uint64_t i = 0; i < img->table_entries; i++) {
         uint64_t entry = vr_load64(img->reftable + i * 8), offset = entry & VR_REFT_MASK;
         if (offset != 0 && !(entry & VR_REFT_RESERVED) && offset % img->cluster_size == 0 &&
             offset < ctx->first_size)
-            vr_refmap_drop(&img->refs, offset >> img->h.cluster_bits, VR_CLAIM_REFBLOCK);
+            each(ctx, offset >> img->h.cluster_bits, VR_CLAIM_REFBLOCK);
     }
+}
+
+/* After the switch it is free. */
+static void drop(struct vr_ctx *ctx, uint64_t cluster, enum vr_claim claim)
+{
+    vr_refmap_drop(&ctx->img->refs, cluster, claim);
+}
+
+static void report_freed(struct vr_ctx *ctx, uint64_t cluster, enum vr_claim claim)
+{
+    struct vr_finding f = vr_finding_none();
+
+    (void)claim;
+    f.index = cluster;
+    f.host = cluster << ctx->img->h.cluster_bits;
+    f.want = vr_refmap_get(&ctx->img->refs, cluster).count;
+    f.got = f.want + 1;
+    vr_report(ctx, VR_P_REBUILD_FREED, &f);
 }
 
 /* ---- the new ones -------------------------------------------------------------------------------------------- */
@@ -111,13 +129,18 @@ static enum vr_status plan_structures(struct vr_ctx *ctx, const struct layout *l
 }
 
 /* What was wrong with the old structures is mended by having others. */
-static void settle_findings(struct vr_ctx *ctx)
+static void settle_findings(struct vr_ctx *ctx, uint64_t offset, uint64_t n)
 {
+    struct vr_finding f = vr_finding_none();
     static const uint8_t rows[] = {VR_P_REFTABLE_PAST_EOF, VR_P_RTE_RESERVED, VR_P_RTE_UNALIGNED, VR_P_RTE_PAST_EOF,
                                    VR_P_RB_SHARED, VR_P_REF_UNREADABLE};
 
     for (unsigned i = 0; i < sizeof(rows); i++)
         vr_report_fixed(ctx, (enum vr_problem)rows[i]);
+    f.host = offset;
+    f.got = n;
+    vr_report(ctx, VR_P_REBUILD, &f);
+    each_old(ctx, report_freed);
 }
 
 enum vr_status vr_rebuild(struct vr_ctx *ctx)
@@ -127,7 +150,7 @@ enum vr_status vr_rebuild(struct vr_ctx *ctx)
 
     if (img->incomplete && img->refcounts_lost)
         return refuse(ctx, VR_P_REBUILD_UNSAFE, 0);
-    drop_old(ctx);
+    each_old(ctx, drop);
     struct layout l = lay_out(img, vr_room_base(ctx));
     uint64_t n = l.in_use + l.table;
     if (l.table << img->h.cluster_bits > VR_REFTABLE_MAX)
@@ -140,7 +163,7 @@ enum vr_status vr_rebuild(struct vr_ctx *ctx)
                         c < l.in_use ? VR_CLAIM_REFBLOCK : VR_CLAIM_REFTABLE, 1);
     if (img->refs.full)
         return VR_ENOMEM;
-    settle_findings(ctx);
+    settle_findings(ctx, offset, n);
     img->rebuild_planned = true;
     return plan_structures(ctx, &l, offset);
 }

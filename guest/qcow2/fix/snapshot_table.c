@@ -222,11 +222,18 @@ static void report_entries(struct vr_ctx *ctx, enum vr_kept kept)
     }
 }
 
+static void report_dropped(struct vr_ctx *ctx, enum vr_problem row, struct vr_finding f, uint64_t count)
+{
+    f.count = count;
+    if (count != 0)
+        vr_report(ctx, row, &f);
+}
+
 enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
     struct vr_finding dropped = vr_finding_none();
-    uint64_t offset = 0;
+    uint64_t many = img->h.snapshots - vr_min(img->h.snapshots, VR_SNAPSHOTS_MAX), offset = 0;
     bool shorts = false, longs = false;
 
     dropped.count = img->h.snapshots - img->nsnapshots;
@@ -241,8 +248,8 @@ enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
     if (dropped.kept != VR_KEPT_NO && (longs || dropped.count != 0))
         return refuse(ctx, dropped.count);
     report_entries(ctx, dropped.kept);
-    if (dropped.count != 0)
-        vr_report(ctx, VR_P_SNAP_DROPPED, &dropped);
+    report_dropped(ctx, VR_P_SNAP_DROPPED, dropped, many);
+    report_dropped(ctx, VR_P_SNAP_DROPPED_BYTES, dropped, dropped.count - many);
     if (offset != 0)
         return plan_table(ctx, offset, bytes);
     return dropped.count != 0 && vr_planning(ctx) ? plan_count(ctx) : VR_OK;
