@@ -39,6 +39,7 @@ class Recipe:
         self.raises = {mode: set() for mode in MODES}
         self.exits = {}        # mode -> exit code of vol-repair
         self.refused = set()   # modes
+        self.hits = {}         # "active" or a snapshot's name -> [(guest offset, length)]
         self.differs = []
         for number, line in enumerate(text.splitlines(), 1):
             try:
@@ -207,6 +208,14 @@ class Recipe:
             if mode not in MODES:
                 raise RecipeError(f"no mode {mode}")
             self.exits[mode] = int(code)
+
+    def do_hits(self, rest):
+        words = rest.split()
+        if len(words) not in (1, 3):
+            raise RecipeError("hits active|SNAPSHOT [OFFSET LENGTH]")
+        ranges = self.hits.setdefault(words[0], [])
+        if len(words) == 3:
+            ranges.append((self.number(words[1]), self.number(words[2])))
 
     def do_refused(self, rest):
         self.refused.update(rest.split() or MODES)

@@ -102,6 +102,7 @@ class Case:
         self.ran = set()  # accelerators, as the reports name them
         self.proposals = []
         self.used = set()
+        self.would = {}  # of the check: what each mode would do
         self.start = os.path.join(scratch, "start")
         os.makedirs(self.start)
         self.start_image = os.path.join(self.start, IMAGE)
@@ -132,6 +133,8 @@ class Case:
         self.judge("check", ours, self.qemu["check"])
         self.judge_lines(ours, self.qemu["check"])
         self.said("check", ours)
+        self.would = ours["report"].get("would-do", {})
+        self.hits(ours["report"])
         if not same(self.start_image, pristine):
             self.fail("check", "wrote to the image")
 
@@ -144,6 +147,7 @@ class Case:
             return
         self.said(mode, ours)
         self.judge(mode, ours, self.qemu[mode])
+        self.promised(mode, ours)
         changed = not same(image, pristine)
         told = bool(ours["report"].get("image-changed"))
         if told != changed:
@@ -222,6 +226,30 @@ class Case:
             self.fail(mode, "was refused" if refused else "was not refused")
         if refused and (ours["exit"] != 1 or ours["json"] is not None):
             self.fail(mode, f"refused with exit {ours['exit']}")
+
+    def hits(self, report):
+        """The guest addresses that a recipe says are hit, and the snapshots."""
+        told = {s["name"]: s["guest-ranges-affected"] for s in report.get("snapshots-affected", [])}
+        told.update({"active": report["guest-ranges-affected"]} if report["guest-ranges-affected"] else {})
+        told = {who: [(r["offset"], r["length"]) for r in ranges] for who, ranges in told.items()}
+        if self.recipe.hits and told != self.recipe.hits:
+            self.fail("check", f"damage hits {told}, not {self.recipe.hits}")
+
+    def promised(self, mode, ours):
+        """What the check said that this mode would do is what it did."""
+        would = self.would.get(mode, {"mends": [], "clusters-freed": 0})
+        report = ours["report"]
+        if "refused" in would:
+            if report["verdict"] != "refused":
+                self.fail(mode, f"the check said it would refuse ({would['refused']}); {report['verdict']}")
+            return
+        mends = {row["id"]: row["count"] for row in would["mends"]}
+        did = {row["id"]: row["fixed"] for row in report["problems"] if row["fixed"]}
+        freed = report["repair"]["clusters-freed"]
+        if report["verdict"] == "refused":
+            self.fail(mode, f"refused, and the check said that it would mend {mends}")
+        elif mends != did or freed != would["clusters-freed"]:
+            self.fail(mode, f"mended {did}, freed {freed}; the check said {mends}, {would['clusters-freed']}")
 
     @staticmethod
     def value(result, key):

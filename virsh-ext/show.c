@@ -110,6 +110,37 @@ static void print_data(const struct vol_repair_report *r)
         printf("            and %u more ranges (--json lists them)\n", r->ranges->len - RANGES_SHOWN);
 }
 
+static void print_snapshots(const struct vol_repair_report *r)
+{
+    for (unsigned i = 0; i < MIN(r->snapshots->len, RANGES_SHOWN); i++) {
+        const struct vol_repair_snapshot *snapshot = &g_array_index(r->snapshots, struct vol_repair_snapshot, i);
+
+        printf("Snapshot: '");
+        print_text(snapshot->name);
+        printf("' (id ");
+        print_text(snapshot->id);
+        printf(") is hit");
+        if (snapshot->guest_bytes_affected)
+            printf(", %" PRId64 " bytes of its data", snapshot->guest_bytes_affected);
+        printf(".\n");
+    }
+    if (r->snapshots->len > RANGES_SHOWN)
+        printf("          and %u more snapshots (--json lists them)\n", r->snapshots->len - RANGES_SHOWN);
+}
+
+static void print_would(const char *mode, const struct vol_repair_would *w)
+{
+    printf("Would do: --mode=%s ", mode);
+    if (w->refused) {
+        printf("would refuse (");
+        print_text(w->refused);
+        printf("), and change nothing.\n");
+        return;
+    }
+    printf("would mend %" PRId64 " problems, free %" PRId64 " clusters and write %" PRId64 " bytes%s.\n", w->mends,
+           w->clusters_freed, w->bytes_written, w->gives_up ? "; it gives something up (--json says what)" : "");
+}
+
 static const char *why_kept(const char *word)
 {
     static const char *const reasons[][2] = {
@@ -117,6 +148,7 @@ static const char *why_kept(const char *word)
         {"doubtful-claims", "only damaged pointers speak for a change"},
         {"mode", "this mode does not mend it"},
         {"version", "mending it needs qcow2 version 3"},
+        {"no-room", "there is no place for a new structure where nothing points"},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(reasons); i++) {
@@ -228,12 +260,15 @@ static void print_command(const struct shown *s, enum vol_repair_mode mode)
     printf("\n");
 }
 
-static bool has_more_than_leaks(const struct vol_repair_report *r)
+/* What mode all would mend and this run has not. Mode leaks says so by what it kept. */
+static bool all_would_mend(const struct vol_repair_report *r)
 {
-    for (unsigned i = 0; i < r->problems->len; i++) {
-        const char *severity = g_array_index(r->problems, struct vol_repair_problem, i).severity;
+    if (r->mode == VOL_REPAIR_CHECK)
+        return r->has_would && r->would_all.mends > r->would_leaks.mends;
+    for (unsigned i = 0; i < r->problems->len && r->mode == VOL_REPAIR_LEAKS; i++) {
+        const struct vol_repair_problem *p = &g_array_index(r->problems, struct vol_repair_problem, i);
 
-        if (g_str_equal(severity, "corruption") || g_str_equal(severity, "error"))
+        if (p->policy && g_str_equal(p->policy, "all") && p->remaining != 0)
             return true;
     }
     return false;
@@ -241,18 +276,18 @@ static bool has_more_than_leaks(const struct vol_repair_report *r)
 
 static void print_next(const struct vol_repair_report *r, const struct shown *s)
 {
-    if (r->verdict != VOL_REPAIR_FAILED && r->mode != VOL_REPAIR_ALL && r->mode != VOL_REPAIR_UNDO &&
-        has_more_than_leaks(r)) {
+    if (r->verdict != VOL_REPAIR_FAILED && all_would_mend(r)) {
         printf("Next:     mend what can be mended:\n            ");
         print_command(s, VOL_REPAIR_ALL);
     } else if (r->verdict == VOL_REPAIR_REFUSED || r->verdict == VOL_REPAIR_FAILED) {
         printf("Next:     the reason above has to go first; then run the command again.\n");
-    } else if (r->verdict == VOL_REPAIR_CORRUPTIONS_REMAIN && r->mode == VOL_REPAIR_ALL) {
+    } else if (r->mode == VOL_REPAIR_CHECK && r->would_leaks.mends != 0) {
+        printf("Next:     %s:\n            ",
+               r->verdict == VOL_REPAIR_LEAKS_REMAIN ? "give the space back" : "mend what can be mended");
+        print_command(s, VOL_REPAIR_LEAKS);
+    } else if (r->verdict == VOL_REPAIR_CORRUPTIONS_REMAIN || r->verdict == VOL_REPAIR_LEAKS_REMAIN) {
         printf("Next:     what is left can be mended in more than one way, so it was left alone:\n"
                "          copy what can be read (qemu-img convert), or take a backup of the volume.\n");
-    } else if (r->mode == VOL_REPAIR_CHECK && r->verdict == VOL_REPAIR_LEAKS_REMAIN) {
-        printf("Next:     give the space back:\n            ");
-        print_command(s, VOL_REPAIR_LEAKS);
     } else {
         printf("Next:     nothing needs to be done.\n");
     }
@@ -266,7 +301,12 @@ void show_report(const struct vol_repair_report *report, const struct shown *sho
 {
     print_verdict(report, shown);
     print_data(report);
+    print_snapshots(report);
     print_problems(report, shown->req->verbose);
     print_done(report);
+    if (report->has_would) {
+        print_would("leaks", &report->would_leaks);
+        print_would("all", &report->would_all);
+    }
     print_next(report, shown);
 }

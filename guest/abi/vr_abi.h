@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VR_ABI_VERSION 2u
+#define VR_ABI_VERSION 3u
 #define VR_BOOT_MAGIC  0x544f4f4252565256ull /* "VRVRBOOT", little endian */
 
 #define VR_ABI_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
@@ -85,6 +85,7 @@ struct vr_boot {
 #define VR_EXAMPLES_MAX 100000u
 #define VR_BOOT_DEVICE       1u /* the image is a block device: its size cannot change */
 #define VR_BOOT_FORCE_LEAKS  2u /* free what looks leaked even where the walk was incomplete, as qemu-img does */
+#define VR_BOOT_WOULD        4u /* after a plain check, say what the modes that repair would do */
 VR_ABI_SIZE(struct vr_boot, 64);
 
 enum vr_op {

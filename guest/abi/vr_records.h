@@ -90,6 +90,15 @@ VR_ABI_SIZE(struct vr_name, 56);
 /* Rows have a dense index (their order in the table); counters are arrays over it. */
 #define VR_ROWS_MAX 128u
 
+/* What a mode that repairs would do; only where VR_BOOT_WOULD asked for it. */
+struct vr_would {
+    uint64_t mended[VR_ROWS_MAX]; /* in  findings of each row that it would mend */
+    uint64_t clusters_freed;      /* in  refcounts that would fall to 0 */
+    uint64_t bytes;               /* in  bytes that it would write into the image */
+    int32_t status;               /* in  VR_OK, or VR_EREFUSED: it would do nothing */
+    uint32_t row;                 /* in  code of the row that says why it would refuse, or 0 */
+};
+
 struct vr_summary {
     int32_t status;             /* in  enum vr_status of the whole run */
     uint32_t walks;             /* in  bit (1 << enum vr_walk) for each walk that was completed */
@@ -114,6 +123,7 @@ struct vr_summary {
     uint64_t guest_bytes_hit;   /* in  guest bytes in reach of a damage, first walk */
     uint64_t heap_used;         /* in  most arena bytes in use */
     uint64_t reserved[4];       /* in  0 */
+    struct vr_would would[2];   /* in  mode leaks, mode all */
 };
 
 #endif

@@ -178,6 +178,7 @@ struct vr_ctx {
     struct vr_summary *sum;
     struct vr_image *img;   /* of this walk */
     uint64_t planned;       /* writes handed to the overlay */
+    struct vr_would *would; /* a walk that only says what it would do, or NULL */
     bool header_shared;     /* something else lies on the header as well */
     /* report.c */
     struct vr_record *batch;

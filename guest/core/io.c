@@ -83,5 +83,9 @@ enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t o
     struct vr_request r = {.op = VR_OP_WRITE, .offset = offset, .buf = buf, .len = len, .value = (uint32_t)epoch};
 
     ctx->planned++;
+    if (ctx->would) {
+        ctx->would->bytes += len;
+        return VR_OK;
+    }
     return vr_io_do(&ctx->io, &r);
 }

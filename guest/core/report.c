@@ -45,6 +45,8 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
     enum vr_kept kept = f->kept;
     enum vr_decision d = decide(ctx, row, &kept);
 
+    if (ctx->would && (row->severity >= VR_SEV_REFUSE || p == VR_P_NEED_REBUILD))
+        ctx->would->row = row->code;
     ctx->sum->found[ctx->walk][p] += f->count;
     if (d == VR_FIX)
         ctx->sum->fixed[p] += f->count;
@@ -52,7 +54,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         ctx->sum->kept[p] += f->count;
     if (ctx->walk == VR_WALK_CHECK && (f->root == VR_ROOT_ACTIVE || f->root == VR_ROOT_NONE))
         ctx->sum->guest_bytes_hit += f->guest_len;
-    if (ctx->walk != VR_WALK_VERIFY && ctx->sent[p] < ctx->examples) {
+    if (ctx->walk != VR_WALK_VERIFY && !ctx->would && ctx->sent[p] < ctx->examples) {
         ctx->sent[p]++;
         struct vr_record rec = {
             .code = row->code, .flags = d == VR_FIX ? VR_REC_FIXED : 0, .kept = (uint8_t)kept,
@@ -67,6 +69,8 @@ void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *nam
 {
     struct vr_record rec = {.flags = VR_REC_NAME, .walk = (uint8_t)ctx->walk, .root = root};
 
+    if (ctx->would)
+        return;
     memcpy((uint8_t *)&rec + offsetof(struct vr_record, host), name, sizeof(*name));
     send(ctx, &rec);
 }

@@ -36,11 +36,31 @@ static enum vr_status walk(struct vr_ctx *ctx, enum vr_walk which)
     return vr_report_flush(ctx);
 }
 
+static bool found_anything(const struct vr_ctx *ctx)
+{
+    for (unsigned p = 0; p < VR_P_COUNT; p++)
+        if (ctx->sum->found[VR_WALK_CHECK][p] != 0)
+            return true;
+    return false;
+}
+
+/* A plain check, and where something was found, what could be done about it. A mode can mend what a check refuses. */
+static enum vr_status look(struct vr_ctx *ctx)
+{
+    enum vr_status st = walk(ctx, VR_WALK_CHECK);
+
+    if (!(ctx->flags & VR_BOOT_WOULD) || (st != VR_OK && st != VR_EREFUSED) || !found_anything(ctx))
+        return st;
+    VR_TRY(vr_would(ctx, VR_MODE_LEAKS, walk));
+    VR_TRY(vr_would(ctx, VR_MODE_ALL, walk));
+    return st;
+}
+
 static enum vr_status run(struct vr_ctx *ctx)
 {
-    VR_TRY(walk(ctx, VR_WALK_CHECK));
     if (ctx->mode == VR_MODE_CHECK)
-        return VR_OK;
+        return look(ctx);
+    VR_TRY(walk(ctx, VR_WALK_CHECK));
     struct vr_bits bits = vr_bits_read(ctx);
     if (ctx->planned == 0 && !vr_bits_to_clear(ctx, &bits, VR_WALK_CHECK))
         return VR_OK;

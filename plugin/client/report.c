@@ -163,6 +163,7 @@ static void clear_problem(void *item)
     g_free(problem->id);
     g_free(problem->code);
     g_free(problem->severity);
+    g_free(problem->policy);
     g_free(problem->kept);
     g_array_unref(problem->examples);
 }
@@ -197,7 +198,8 @@ static bool take_problem(JsonObject *object, GArray *problems)
     p->examples = array_of(sizeof(struct vol_repair_example), clear_example);
     return copy_string(object, "id", &p->id) && p->id && copy_string(object, "code", &p->code) &&
            copy_string(object, "severity", &p->severity) && p->severity &&
-           client_find_name(severities, p->severity) >= 0 && copy_string(object, "refused-because", &p->kept) &&
+           client_find_name(severities, p->severity) >= 0 && copy_string(object, "policy", &p->policy) &&
+           copy_string(object, "refused-because", &p->kept) &&
            client_get_count(object, "count", &p->count) && client_get_count(object, "fixed", &p->fixed) &&
            client_get_count(object, "remaining", &p->remaining) &&
            for_each(object, "examples", take_example, p->examples);
@@ -212,6 +214,62 @@ static bool take_range(JsonObject *object, GArray *ranges)
         return false;
     g_array_append_val(ranges, range);
     return true;
+}
+
+static void clear_snapshot(void *item)
+{
+    g_free(((struct vol_repair_snapshot *)item)->id);
+    g_free(((struct vol_repair_snapshot *)item)->name);
+}
+
+static bool take_snapshot(JsonObject *object, GArray *snapshots)
+{
+    struct vol_repair_snapshot *s;
+
+    g_array_set_size(snapshots, snapshots->len + 1);
+    s = &g_array_index(snapshots, struct vol_repair_snapshot, snapshots->len - 1);
+    return copy_string(object, "id", &s->id) && s->id && copy_string(object, "name", &s->name) && s->name &&
+           client_get_count(object, "problems", &s->problems) &&
+           client_get_count(object, "guest-bytes-affected", &s->guest_bytes_affected);
+}
+
+/* Adds up the counts of an array of {id, count}. */
+static bool take_mended(JsonObject *object, GArray *sums)
+{
+    gint64 count = -1;
+
+    if (!client_get_count(object, "count", &count) || count < 0)
+        return false;
+    g_array_append_val(sums, count);
+    return true;
+}
+
+static bool take_would(JsonObject *all, const char *mode, struct vol_repair_would *w)
+{
+    g_autoptr(GArray) mends = array_of(sizeof(gint64), NULL), lost = array_of(sizeof(gint64), NULL);
+    JsonObject *object;
+
+    if (!get_object(all, mode, &object) || !object || !copy_string(object, "refused", &w->refused) ||
+        !for_each(object, "mends", take_mended, mends) || !for_each(object, "gives-up", take_mended, lost))
+        return false;
+    for (unsigned i = 0; i < mends->len; i++) {
+        gint64 count = g_array_index(mends, gint64, i);
+
+        w->mends = count > G_MAXINT64 - w->mends ? G_MAXINT64 : w->mends + count;
+    }
+    w->gives_up = lost->len != 0;
+    return client_get_count(object, "clusters-freed", &w->clusters_freed) &&
+           client_get_count(object, "bytes-written", &w->bytes_written);
+}
+
+static bool take_both(JsonObject *object, struct vol_repair_report *r)
+{
+    JsonObject *would;
+
+    if (!get_object(object, "would-do", &would))
+        return false;
+    r->has_would = would != NULL;
+    return !would || (take_would(would, "leaks", &r->would_leaks) && take_would(would, "all", &r->would_all));
 }
 
 /* An exit code that says something else than the verdict would mislead whoever looks at one of them only. */
@@ -276,10 +334,12 @@ struct vol_repair_report *client_parse_report(JsonNode *node, enum vol_repair_mo
     r->mode = mode;
     r->problems = array_of(sizeof(struct vol_repair_problem), clear_problem);
     r->ranges = array_of(sizeof(struct vol_repair_range), NULL);
+    r->snapshots = array_of(sizeof(struct vol_repair_snapshot), clear_snapshot);
     object = JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
     if (!object || !take_outcome(object, r) || !take_counters(object, r) ||
         !for_each(object, "problems", take_problem, r->problems) ||
-        !for_each(object, "guest-ranges-affected", take_range, r->ranges)) {
+        !for_each(object, "guest-ranges-affected", take_range, r->ranges) ||
+        !for_each(object, "snapshots-affected", take_snapshot, r->snapshots) || !take_both(object, r)) {
         client_error(error, PROTOCOL, "the daemon sent a report that makes no sense");
         return NULL;
     }
@@ -301,5 +361,8 @@ void vol_repair_report_free(struct vol_repair_report *report)
     g_free(report->undo_journal);
     g_array_unref(report->problems);
     g_array_unref(report->ranges);
+    g_array_unref(report->snapshots);
+    g_free(report->would_leaks.refused);
+    g_free(report->would_all.refused);
     g_free(report);
 }

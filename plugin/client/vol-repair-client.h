@@ -120,6 +120,7 @@ struct vol_repair_problem {
     char *id; /* slug of the problem table */
     char *code;
     char *severity; /* note, leak, corruption, error, refusal */
+    char *policy;   /* the mode that mends it: leaks, all, or report for none; NULL from an older daemon */
     char *kept;     /* why some were left as they are, a word; or NULL */
     gint64 count, fixed, remaining;
     GArray *examples; /* struct vol_repair_example */
@@ -127,6 +128,21 @@ struct vol_repair_problem {
 
 struct vol_repair_range {
     gint64 offset, length; /* bytes of the guest's disk */
+};
+
+/* A snapshot that damage reaches. */
+struct vol_repair_snapshot {
+    char *id, *name; /* "?" where the image does not say */
+    gint64 problems; /* findings that speak of it */
+    gint64 guest_bytes_affected;
+};
+
+/* What a mode that repairs would do to what a check has found. */
+struct vol_repair_would {
+    char *refused;  /* slug of the problem because of which it would do nothing; or NULL */
+    gint64 mends;   /* problems */
+    gint64 clusters_freed, bytes_written;
+    gboolean gives_up; /* something is lost by it that could still be read: the report says what */
 };
 
 /* docs/report.md explains every field; numbers that the report leaves out are 0, strings NULL. */
@@ -146,6 +162,9 @@ struct vol_repair_report {
     char *undo_journal; /* path on the daemon's host */
     GArray *problems;   /* struct vol_repair_problem */
     GArray *ranges;     /* struct vol_repair_range: parts of the guest's disk that damage reaches */
+    GArray *snapshots;  /* struct vol_repair_snapshot: those that damage reaches */
+    gboolean has_would; /* a check that found something: what the two modes would do */
+    struct vol_repair_would would_leaks, would_all;
 };
 
 /* What vol_repair_run() needs to know beside volume and mode; any part may be NULL. */

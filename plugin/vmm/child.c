@@ -167,7 +167,8 @@ static void make_memory(struct child *c)
     *(struct vr_boot *)(void *)(c->memory + VR_GPA_BOOT) = (struct vr_boot){
         .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
         .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,
-        .flags = (cfg->image_is_device ? VR_BOOT_DEVICE : 0) | (cfg->force_leaks ? VR_BOOT_FORCE_LEAKS : 0)};
+        .flags = (cfg->image_is_device ? VR_BOOT_DEVICE : 0) | (cfg->force_leaks ? VR_BOOT_FORCE_LEAKS : 0) |
+                 (cfg->would ? VR_BOOT_WOULD : 0)};
 }
 
 static void load(struct child *c)

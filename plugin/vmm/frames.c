@@ -92,6 +92,15 @@ static bool counters_sane(const struct vr_summary *sum)
     return true;
 }
 
+static bool would_sane(const struct vr_would *would)
+{
+    for (unsigned row = VR_P_COUNT; row < VR_ROWS_MAX; row++) {
+        if (would->mended[row])
+            return false;
+    }
+    return (would->status == VR_OK || would->status == VR_EREFUSED) && (would->row == 0 || row_find(would->row) >= 0);
+}
+
 /* The header's values are filled in once they were judged: all of them or none. */
 static bool header_sane(const struct vr_summary *sum)
 {
@@ -114,7 +123,7 @@ static bool take_summary(struct frames *fr, const struct vr_summary *sum, GError
         if (sum->reserved[i])
             return bad(error, "summary with reserved fields set");
     }
-    if (!counters_sane(sum))
+    if (!counters_sane(sum) || !would_sane(&sum->would[0]) || !would_sane(&sum->would[1]))
         return bad(error, "summary with impossible counters");
     /* What was written is known from the VMM; the guest must agree. */
     if (sum->committed > 1 || (sum->committed == 1) != committed)

@@ -105,6 +105,7 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .image_size = img->size,
         .image_is_device = img->is_device,
         .force_leaks = opt->force_leaks,
+        .would = options_wants_report(opt),
         .memory = opt->memory,
         .timeout = opt->timeout,
         /* One at least: the record of a refusal is the error message. */

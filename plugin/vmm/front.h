@@ -18,6 +18,7 @@ GQuark front_error_quark(void);
 enum front_error {
     FRONT_ERROR_FAILED,     /* exit 1 */
     FRONT_ERROR_USAGE,      /* exit 1, and where help is to be found */
+    FRONT_ERROR_IN_USE,     /* exit 1: another process has the image locked */
     FRONT_ERROR_NO_CHECKS,  /* exit 63: not an image that can be checked */
 };
 
@@ -70,6 +71,12 @@ void options_clear(struct options *opt);
 const char *options_shown_name(const struct options *opt);
 const char *options_mode_name(enum front_mode mode);
 void options_print_help(void);
+
+/* Whether anybody will see more than qemu-img says. */
+static inline bool options_wants_report(const struct options *opt)
+{
+    return opt->own_mode || opt->stream || opt->report || opt->report_fd >= 0;
+}
 
 static inline bool options_is_repair(const struct options *opt)
 {
@@ -186,6 +193,7 @@ struct result {
 
 #define RESULT_RECORDS_MAX (1u << 20)
 #define RESULT_RANGES_MAX 1000u
+#define TEXT_RANGES_MAX 8u
 
 void result_init(struct result *res, const struct options *opt);
 void result_clear(struct result *res);
@@ -211,8 +219,11 @@ const struct vr_record *result_refusal(const struct result *res);
 struct guest_range {
     uint64_t offset, length;
 };
-/* Guest ranges of the first walk's records, sorted and merged. */
-GArray *result_guest_ranges(const struct result *res);
+/* Guest ranges of one map (VR_ROOT_ACTIVE, or of a snapshot) that the first walk's records speak of, sorted and merged. */
+GArray *result_guest_ranges(const struct result *res, uint32_t root);
+uint64_t result_ranges_sum(const GArray *ranges);
+/* Roots (uint32_t) of the snapshots that the first walk's records speak of, sorted. */
+GArray *result_snapshots(const struct result *res);
 
 /* ---- messages.c: from a record to a sentence ------------------------------------------------------- */
 
@@ -230,6 +241,8 @@ void message_render(GString *out, const char *tmpl, GHashTable *names, const str
 char *message_of(GHashTable *names, const struct vr_record *rec);
 const char *severity_name(uint8_t severity);
 const char *kept_name(uint8_t kept);
+/* The mode that mends a row: leaks, all, or report for none. */
+const char *policy_name(uint8_t policy);
 
 /* ---- names.c: ids and names of snapshots ------------------------------------------------------------- */
 
@@ -302,6 +315,21 @@ void text_print_findings(const struct result *res);
 void text_print_raw_warning(const struct result *res);
 void text_print_summary(const struct result *res);
 void text_print_ours(const struct result *res);
+
+/* report_would.c: what the modes that repair would do (a check only), and the snapshots that are hit. */
+void text_print_would(const struct result *res);
+/* Whether a mode would mend anything of what a check found; whether mode all would mend more than mode leaks. */
+bool result_would_mend(const struct result *res, enum front_mode mode);
+bool result_would_mend_more(const struct result *res);
+void text_print_snapshots(const struct result *res);
+void json_add_would(JsonBuilder *b, const struct result *res);
+void json_add_snapshots(JsonBuilder *b, const struct result *res);
+
+/* report_json.c: members of an object; numbers of a hostile guest are cut to 63 bits. */
+void json_add_string(JsonBuilder *b, const char *name, const char *value);
+void json_add_uint(JsonBuilder *b, const char *name, uint64_t value);
+void json_begin_object(JsonBuilder *b, const char *name);
+void json_add_ranges(JsonBuilder *b, const struct result *res, uint32_t root);
 
 /* report_json.c: docs/report.md. Free with json_node_unref, g_free. */
 JsonNode *report_build(const struct result *res);

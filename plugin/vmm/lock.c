@@ -41,7 +41,7 @@ static int lock_byte(int fd, int command, short type, off_t byte)
 
 static bool lock_fail(GError **error, const char *shown, const char *what)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_IN_USE,
                 "Could not open '%s': Failed to get %s lock\nIs another process using the image [%s]?", shown, what,
                 shown);
     return false;

@@ -37,6 +37,14 @@ const char *severity_name(uint8_t severity)
     return severity < G_N_ELEMENTS(names) ? names[severity] : "note";
 }
 
+const char *policy_name(uint8_t policy)
+{
+    static const char *const names[] = {
+        [VR_POL_REPORT] = "report", [VR_POL_LEAKS] = "leaks", [VR_POL_ALL] = "all"};
+
+    return names[policy];
+}
+
 const char *kept_name(uint8_t kept)
 {
     static const char *const names[] = {

@@ -6,7 +6,7 @@
 
 /* ---- small helpers ---------------------------------------------------------------------------------- */
 
-static void add_string(JsonBuilder *b, const char *name, const char *value)
+void json_add_string(JsonBuilder *b, const char *name, const char *value)
 {
     g_autofree char *valid = g_utf8_make_valid(value, -1);
 
@@ -15,7 +15,7 @@ static void add_string(JsonBuilder *b, const char *name, const char *value)
 }
 
 /* Numbers may come from a hostile guest; JSON integers end at 63 bits here. */
-static void add_uint(JsonBuilder *b, const char *name, uint64_t value)
+void json_add_uint(JsonBuilder *b, const char *name, uint64_t value)
 {
     json_builder_set_member_name(b, name);
     json_builder_add_int_value(b, (gint64)MIN(value, G_MAXINT64));
@@ -27,7 +27,7 @@ static void add_bool(JsonBuilder *b, const char *name, bool value)
     json_builder_add_boolean_value(b, value);
 }
 
-static void begin_object(JsonBuilder *b, const char *name)
+void json_begin_object(JsonBuilder *b, const char *name)
 {
     json_builder_set_member_name(b, name);
     json_builder_begin_object(b);
@@ -36,7 +36,7 @@ static void begin_object(JsonBuilder *b, const char *name)
 static void add_unless_zero(JsonBuilder *b, const char *name, uint64_t value)
 {
     if (value)
-        add_uint(b, name, value);
+        json_add_uint(b, name, value);
 }
 
 /* ---- qemu-img's keys, in qemu-img's order ----------------------------------------------------------- */
@@ -47,7 +47,7 @@ static void add_qemu_keys(JsonBuilder *b, const struct result *res)
     const struct counters *c = &res->counters;
 
     if (!res->qemu_document) {
-        add_string(b, "filename", options_shown_name(res->opt));
+        json_add_string(b, "filename", options_shown_name(res->opt));
         return;
     }
     add_unless_zero(b, "image-end-offset", sum->image_end_offset);
@@ -55,12 +55,12 @@ static void add_qemu_keys(JsonBuilder *b, const struct result *res)
     add_unless_zero(b, "total-clusters", sum->total_clusters);
     add_unless_zero(b, "corruptions", c->corruptions);
     add_unless_zero(b, "corruptions-fixed", c->corruptions_fixed);
-    add_uint(b, "check-errors", c->check_errors);
+    json_add_uint(b, "check-errors", c->check_errors);
     add_unless_zero(b, "leaks", c->leaks);
     add_unless_zero(b, "leaks-fixed", c->leaks_fixed);
     add_unless_zero(b, "allocated-clusters", sum->allocated_clusters);
-    add_string(b, "filename", options_shown_name(res->opt));
-    add_string(b, "format", "qcow2");
+    json_add_string(b, "filename", options_shown_name(res->opt));
+    json_add_string(b, "format", "qcow2");
     add_unless_zero(b, "fragmented-clusters", sum->fragmented_clusters);
 }
 
@@ -71,14 +71,14 @@ static void add_example(JsonBuilder *b, const struct result *res, const struct v
     g_autofree char *message = message_of(res->names, rec);
 
     json_builder_begin_object(b);
-    add_string(b, "message", message);
+    json_add_string(b, "message", message);
     if (rec->host != VR_NONE)
-        add_uint(b, "host-offset", rec->host);
+        json_add_uint(b, "host-offset", rec->host);
     if (rec->guest != VR_NONE) {
-        add_uint(b, "guest-offset", rec->guest);
-        add_uint(b, "guest-length", rec->guest_len);
+        json_add_uint(b, "guest-offset", rec->guest);
+        json_add_uint(b, "guest-length", rec->guest_len);
     }
-    add_uint(b, "count", rec->count);
+    json_add_uint(b, "count", rec->count);
     add_bool(b, "fixed", result_record_fixed(res, rec));
     json_builder_end_object(b);
 }
@@ -103,7 +103,7 @@ static void add_examples(JsonBuilder *b, const struct result *res, int row)
         if (first) {
             g_autofree char *message = message_of(res->names, rec);
 
-            add_string(b, "message", message);
+            json_add_string(b, "message", message);
             json_builder_set_member_name(b, "examples");
             json_builder_begin_array(b);
             first = false;
@@ -114,7 +114,7 @@ static void add_examples(JsonBuilder *b, const struct result *res, int row)
     if (!first)
         json_builder_end_array(b);
     if (kept && res->summary.fixed[row] < res->summary.found[VR_WALK_CHECK][row])
-        add_string(b, "refused-because", kept_name(kept));
+        json_add_string(b, "refused-because", kept_name(kept));
 }
 
 static uint64_t records_of(const struct result *res, int row)
@@ -137,12 +137,13 @@ static void add_problem(JsonBuilder *b, const struct result *res, int row)
     if (!count && !remaining)
         return;
     json_builder_begin_object(b);
-    add_string(b, "id", words->slug);
-    add_string(b, "code", code);
-    add_string(b, "severity", severity_name(words->severity));
-    add_uint(b, "count", count);
-    add_uint(b, "fixed", result_committed(res) ? res->summary.fixed[row] : 0);
-    add_uint(b, "remaining", remaining);
+    json_add_string(b, "id", words->slug);
+    json_add_string(b, "code", code);
+    json_add_string(b, "severity", severity_name(words->severity));
+    json_add_string(b, "policy", policy_name(words->policy));
+    json_add_uint(b, "count", count);
+    json_add_uint(b, "fixed", result_committed(res) ? res->summary.fixed[row] : 0);
+    json_add_uint(b, "remaining", remaining);
     add_examples(b, res, row);
     json_builder_end_object(b);
 }
@@ -156,28 +157,24 @@ static void add_problems(JsonBuilder *b, const struct result *res)
     json_builder_end_array(b);
 }
 
-static void add_guest_ranges(JsonBuilder *b, const struct result *res)
+void json_add_ranges(JsonBuilder *b, const struct result *res, uint32_t root)
 {
-    g_autoptr(GArray) ranges = result_guest_ranges(res);
-    uint64_t sum = 0;
+    g_autoptr(GArray) ranges = result_guest_ranges(res, root);
+    uint64_t sum = result_ranges_sum(ranges);
 
     json_builder_set_member_name(b, "guest-ranges-affected");
     json_builder_begin_array(b);
-    for (unsigned i = 0; i < ranges->len; i++) {
+    for (unsigned i = 0; i < MIN(ranges->len, RESULT_RANGES_MAX); i++) {
         const struct guest_range *r = &g_array_index(ranges, struct guest_range, i);
 
-        if (!g_uint64_checked_add(&sum, sum, r->length))
-            sum = G_MAXINT64;
-        if (i >= RESULT_RANGES_MAX)
-            continue;
         json_builder_begin_object(b);
-        add_uint(b, "offset", r->offset);
-        add_uint(b, "length", r->length);
+        json_add_uint(b, "offset", r->offset);
+        json_add_uint(b, "length", r->length);
         json_builder_end_object(b);
     }
     json_builder_end_array(b);
     /* The guest counts also what it sent no record of. */
-    add_uint(b, "guest-bytes-affected", MAX(sum, res->summary.guest_bytes_hit));
+    json_add_uint(b, "guest-bytes-affected", root == VR_ROOT_ACTIVE ? MAX(sum, res->summary.guest_bytes_hit) : sum);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------ */
@@ -186,36 +183,36 @@ static void add_image(JsonBuilder *b, const struct result *res)
 {
     const struct vr_summary *sum = &res->summary;
 
-    begin_object(b, "image");
+    json_begin_object(b, "image");
     if (res->have_summary && sum->qcow2_version) {
-        add_uint(b, "version", sum->qcow2_version);
-        add_uint(b, "cluster-size", UINT64_C(1) << sum->cluster_bits);
-        add_uint(b, "refcount-bits", sum->refcount_bits);
-        add_uint(b, "virtual-size", sum->virtual_size);
+        json_add_uint(b, "version", sum->qcow2_version);
+        json_add_uint(b, "cluster-size", UINT64_C(1) << sum->cluster_bits);
+        json_add_uint(b, "refcount-bits", sum->refcount_bits);
+        json_add_uint(b, "virtual-size", sum->virtual_size);
         add_bool(b, "dirty", sum->incompatible & 1);
         add_bool(b, "corrupt", sum->incompatible & 2);
     }
-    add_uint(b, "file-size", res->file_size);
+    json_add_uint(b, "file-size", res->file_size);
     json_builder_end_object(b);
 }
 
 static void add_timings(JsonBuilder *b, const struct result *res)
 {
-    begin_object(b, "timings");
-    add_uint(b, "total", res->us_total / 1000);
+    json_begin_object(b, "timings");
+    json_add_uint(b, "total", res->us_total / 1000);
     if (res->have_stats) {
-        add_uint(b, "start", res->stats.us_start / 1000);
-        add_uint(b, "guest", res->stats.us_guest / 1000);
-        add_uint(b, "commit", res->stats.us_commit / 1000);
+        json_add_uint(b, "start", res->stats.us_start / 1000);
+        json_add_uint(b, "guest", res->stats.us_guest / 1000);
+        json_add_uint(b, "commit", res->stats.us_commit / 1000);
     }
     json_builder_end_object(b);
     if (!res->have_stats)
         return;
-    begin_object(b, "io");
-    add_uint(b, "bytes-read", res->stats.bytes_read);
-    add_uint(b, "bytes-written", res->stats.bytes_written);
-    add_uint(b, "requests", res->stats.requests);
-    add_uint(b, "exits", res->stats.exits);
+    json_begin_object(b, "io");
+    json_add_uint(b, "bytes-read", res->stats.bytes_read);
+    json_add_uint(b, "bytes-written", res->stats.bytes_written);
+    json_add_uint(b, "requests", res->stats.requests);
+    json_add_uint(b, "exits", res->stats.exits);
     json_builder_end_object(b);
 }
 
@@ -223,17 +220,17 @@ static void add_outcome(JsonBuilder *b, const struct result *res)
 {
     const char *accel = res->opt->accel == VMM_ACCEL_KVM ? "kvm" : "process";
 
-    add_uint(b, "report-version", 1);
-    add_string(b, "mode", options_mode_name(res->opt->mode));
-    add_string(b, "verdict", verdict_name(res->verdict));
-    add_uint(b, "exit-code", (uint64_t)res->exit_code);
+    json_add_uint(b, "report-version", 1);
+    json_add_string(b, "mode", options_mode_name(res->opt->mode));
+    json_add_string(b, "verdict", verdict_name(res->verdict));
+    json_add_uint(b, "exit-code", (uint64_t)res->exit_code);
     if (res->error) {
         g_auto(GStrv) lines = g_strsplit(res->error, "\n", -1);
         g_autofree char *line = g_strjoinv(". ", lines); /* qemu-img's message on locks has two lines */
 
-        add_string(b, "error", line);
+        json_add_string(b, "error", line);
     }
-    add_string(b, "accel", res->ran ? accel : "none");
+    json_add_string(b, "accel", res->ran ? accel : "none");
     add_bool(b, "image-changed", res->image_changed);
 }
 
@@ -245,24 +242,26 @@ JsonNode *report_build(const struct result *res)
     add_qemu_keys(b, res);
     add_outcome(b, res);
     add_problems(b, res);
-    add_guest_ranges(b, res);
+    json_add_ranges(b, res, VR_ROOT_ACTIVE);
+    json_add_snapshots(b, res);
+    json_add_would(b, res);
     add_image(b, res);
     if (res->undo_path) {
-        begin_object(b, "undo");
-        add_string(b, "journal", res->undo_path);
-        add_uint(b, "bytes", res->undo_bytes);
+        json_begin_object(b, "undo");
+        json_add_string(b, "journal", res->undo_path);
+        json_add_uint(b, "bytes", res->undo_bytes);
         json_builder_end_object(b);
     }
     if (options_is_repair(res->opt)) {
-        begin_object(b, "repair");
-        add_uint(b, "bytes-changed", res->commit_ended ? res->commit.bytes_changed : 0);
-        add_uint(b, "clusters-freed", result_committed(res) ? res->summary.clusters_freed : 0);
+        json_begin_object(b, "repair");
+        json_add_uint(b, "bytes-changed", res->commit_ended ? res->commit.bytes_changed : 0);
+        json_add_uint(b, "clusters-freed", result_committed(res) ? res->summary.clusters_freed : 0);
         json_builder_end_object(b);
     }
     add_timings(b, res);
-    begin_object(b, "versions");
-    add_string(b, "vol-repair", VR_VERSION);
-    add_uint(b, "abi", VR_ABI_VERSION);
+    json_begin_object(b, "versions");
+    json_add_string(b, "vol-repair", VR_VERSION);
+    json_add_uint(b, "abi", VR_ABI_VERSION);
     json_builder_end_object(b);
     json_builder_end_object(b);
     return json_builder_get_root(b);

@@ -5,8 +5,6 @@
 
 #include "front.h"
 
-#define TEXT_RANGES_MAX 8u
-
 void text_print_raw_warning(const struct result *res)
 {
     if (res->exit_code != EXIT_NO_CHECKS || res->opt->format || !options_is_repair(res->opt))
@@ -68,7 +66,7 @@ void text_print_summary(const struct result *res)
 
 static void print_data(const struct result *res)
 {
-    g_autoptr(GArray) ranges = result_guest_ranges(res);
+    g_autoptr(GArray) ranges = result_guest_ranges(res, VR_ROOT_ACTIVE);
 
     if (!ranges->len && !res->summary.guest_bytes_hit) {
         printf("Data:     no damage reaches the data of the guest.\n");
@@ -163,13 +161,14 @@ static bool can_mend(const struct result *res, enum vr_policy policy)
 static void print_next(const struct result *res)
 {
     enum front_mode mode = res->opt->mode;
+    bool leaks = result_would_mend(res, FRONT_LEAKS), all = result_would_mend(res, FRONT_ALL);
 
-    if (mode != FRONT_ALL && can_mend(res, VR_POL_ALL))
-        printf("Next:     --mode=all mends what can be mended.\n");
-    else if (mode == FRONT_CHECK && can_mend(res, VR_POL_LEAKS))
+    if (mode == FRONT_CHECK && leaks && !result_would_mend_more(res))
         printf("Next:     --mode=leaks mends it.\n");
-    else if (res->verdict == VERDICT_CORRUPTIONS_REMAIN)
-        printf("Next:     what remains can be mended in more than one way, so it was left alone: copy what can be\n"
+    else if ((mode == FRONT_CHECK && all) || (mode == FRONT_LEAKS && can_mend(res, VR_POL_ALL)))
+        printf("Next:     --mode=all mends what can be mended.\n");
+    else if (res->verdict == VERDICT_CORRUPTIONS_REMAIN || res->verdict == VERDICT_LEAKS_REMAIN)
+        printf("Next:     what remains can be mended in more than one way, so it is left alone: copy what can be\n"
                "          read (qemu-img convert), or take a backup of the image.\n");
     else
         printf("Next:     nothing needs to be done.\n");
@@ -191,7 +190,9 @@ void text_print_ours(const struct result *res)
     }
     printf("\n");
     print_data(res);
+    text_print_snapshots(res);
     print_problems(res);
     print_done(res);
+    text_print_would(res);
     print_next(res);
 }

@@ -30,6 +30,7 @@ struct vmm_config {
     uint64_t image_size;  /* bytes, as the front measured it */
     bool image_is_device;
     bool force_leaks;     /* free leaks after an incomplete walk too */
+    bool would;           /* a check also says what the modes that repair would do */
     uint64_t memory;      /* budget for guest and VMM together, bytes */
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */

@@ -117,7 +117,7 @@ def test_image_of_a_running_qemu(t):
             for mode in ('check', 'leaks', 'all'):
                 report = repair(conn, 'disk.qcow2', mode)
                 check_schema(report)
-                assert report['verdict'] == 'failed' and 'Is another process using the image' in report['error'], report
+                assert report['verdict'] == 'refused' and 'Is another process using the image' in report['error'], report
                 text = expect_error(libvirt.VIR_ERR_OPERATION_INVALID, create_from, conn, 'disk.qcow2', mode)
                 assert 'Is another process using the image' in text, text
             assert digest(path) == before
@@ -129,7 +129,7 @@ def test_disk_of_a_running_domain(t):
         path = damaged(lab)
         domain = conn.createXML(DOMAIN.format(path=path), 0)
         report = repair(conn, 'disk.qcow2', 'all')
-        assert report['verdict'] == 'failed' and 'Is another process using the image' in report['error'], report
+        assert report['verdict'] == 'refused' and 'Is another process using the image' in report['error'], report
         text = expect_error(libvirt.VIR_ERR_OPERATION_INVALID, create_from, conn, 'disk.qcow2', 'all')
         assert 'disk.qcow2' in text and 'Is another process using the image' in text, text
         domain.destroy()

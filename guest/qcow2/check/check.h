@@ -25,6 +25,7 @@ enum vr_claim {
     VR_CLAIM_VISITED = 1 << 12,     /* an L2 table of several L1 entries, read in pass 3 already */
     VR_CLAIM_RELEASED = 1 << 13,    /* the plan has moved what was here: one reference goes, and that is no leak */
     VR_CLAIM_BITMAP = 1 << 14,      /* bitmap directory, bitmap table or bitmap data */
+    VR_CLAIM_PLANNED = 1 << 15,     /* new: its refcount is planned, which a walk that plans nothing does not read back */
 };
 #define VR_CLAIM_TABLE (VR_CLAIM_L2 | VR_CLAIM_SNAPSHOT_L2)
 #define VR_CLAIM_METADATA                                                                                              \

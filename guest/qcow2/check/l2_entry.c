@@ -26,9 +26,9 @@ static void note_sharing(struct vr_map_walk *w, const struct vr_finding *at, uin
     f.index = offset >> w->ctx->img->h.cluster_bits;
     f.guest_len = w->ctx->img->cluster_size;
     if (before & VR_CLAIM_METADATA)
-        vr_report(w->ctx, VR_P_DATA_ON_METADATA, &f);
+        vr_map_report(w, VR_P_DATA_ON_METADATA, &f);
     else if (at->root == VR_ROOT_ACTIVE && (before & (VR_CLAIM_DATA | VR_CLAIM_COMPRESSED)))
-        vr_report(w->ctx, VR_P_DATA_SHARED, &f);
+        vr_map_report(w, VR_P_DATA_SHARED, &f);
 }
 
 static void claim_data(struct vr_map_walk *w, const struct vr_finding *at, uint64_t offset)
@@ -49,14 +49,15 @@ static void claim_data(struct vr_map_walk *w, const struct vr_finding *at, uint6
     img->copied_matters = true;
 }
 
-static void past_eof(struct vr_ctx *ctx, const struct vr_finding *at, uint64_t entry)
+static void past_eof(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry)
 {
+    struct vr_ctx *ctx = w->ctx;
     struct vr_finding f = *at;
 
     f.got = entry & VR_OFFSET_MASK;
     f.want = ctx->img->cluster_size;
     f.guest_len = entry & VR_ZERO ? 0 : ctx->img->cluster_size;
-    vr_report(ctx, VR_P_L2E_PAST_EOF, &f);
+    vr_map_report(w, VR_P_L2E_PAST_EOF, &f);
     vr_note_dangling(ctx, f.got);
     ctx->img->incomplete = ctx->img->copied_matters = true;
 }
@@ -70,7 +71,7 @@ static void claim_cluster(struct vr_map_walk *w, const struct vr_finding *at, ui
     if (has(w->ctx, VR_INCOMPAT_DATA_FILE))
         return;
     if (vr_region_past_eof(w->ctx, offset, w->ctx->img->cluster_size))
-        past_eof(w->ctx, at, entry);
+        past_eof(w, at, entry);
     else
         claim_data(w, at, offset);
 }
@@ -87,7 +88,7 @@ static void claim_run(struct vr_map_walk *w, const struct vr_finding *at, struct
         f.got = run.offset;
         f.want = run.len;
         f.guest_len = ctx->img->cluster_size;
-        vr_report(ctx, VR_P_COMPRESSED_PAST_EOF, &f);
+        vr_map_report(w, VR_P_COMPRESSED_PAST_EOF, &f);
         vr_note_dangling(ctx, vr_min(run.offset, ctx->file_size));
         ctx->img->incomplete = true;
         return;
@@ -109,12 +110,12 @@ static void judge_compressed(struct vr_map_walk *w, const struct vr_finding *at,
     f.got = entry;
     f.want = run.offset;
     if (entry & VR_COPIED)
-        vr_report(ctx, VR_P_COMPRESSED_COPIED, &f);
+        vr_map_report(w, VR_P_COMPRESSED_COPIED, &f);
     f.got = entry & ~VR_COPIED;
     f.guest_len = ctx->img->cluster_size;
     bool with_file = has(ctx, VR_INCOMPAT_DATA_FILE);
     if (with_file || bitmap != 0) {
-        vr_report(ctx, with_file ? VR_P_COMPRESSED_DATA_FILE : VR_P_COMPRESSED_BITMAP, &f);
+        vr_map_report(w, with_file ? VR_P_COMPRESSED_DATA_FILE : VR_P_COMPRESSED_BITMAP, &f);
         ctx->img->incomplete = true;
         return;
     }
@@ -136,7 +137,7 @@ static void keep_unaligned(struct vr_map_walk *w, const struct vr_finding *at, u
     if (has(ctx, VR_INCOMPAT_DATA_FILE))
         return;
     if (vr_region_past_eof(ctx, both.offset, both.len))
-        past_eof(ctx, at, entry);
+        past_eof(w, at, entry);
     else
         vr_claim_times(ctx, at, both, VR_CLAIM_DOUBTFUL);
 }
@@ -170,7 +171,7 @@ static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, 
         f.guest_len = ctx->img->cluster_size;
         ctx->img->incomplete = ctx->img->unsound = true;
     }
-    vr_report(ctx, zero ? VR_P_L2E_ZERO_UNALIGNED : VR_P_L2E_UNALIGNED, &f);
+    vr_map_report(w, zero ? VR_P_L2E_ZERO_UNALIGNED : VR_P_L2E_UNALIGNED, &f);
     keep_unaligned(w, at, entry);
 }
 
@@ -228,7 +229,7 @@ static void judge_unallocated(struct vr_map_walk *w, const struct vr_finding *at
         return;
     f.got = bitmap;
     f.guest_len = w->ctx->img->cluster_size;
-    vr_report(w->ctx, VR_P_SUBCLUSTER_UNALLOCATED, &f);
+    vr_map_report(w, VR_P_SUBCLUSTER_UNALLOCATED, &f);
     w->ctx->img->incomplete = true;
 }
 
@@ -241,7 +242,7 @@ static void judge_subclusters(struct vr_map_walk *w, const struct vr_finding *at
     f.got = entry & VR_OFFSET_MASK;
     f.want = bitmap;
     f.guest_len = w->ctx->img->cluster_size;
-    vr_report(w->ctx, VR_P_SUBCLUSTER_BOTH, &f);
+    vr_map_report(w, VR_P_SUBCLUSTER_BOTH, &f);
 }
 
 void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap)
@@ -257,7 +258,7 @@ void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint6
     }
     f.got = entry;
     if (entry & VR_L2_RESERVED)
-        vr_report(ctx, VR_P_L2E_RESERVED, &f);
+        vr_map_report(w, VR_P_L2E_RESERVED, &f);
     if (type == VR_L2_UNALLOCATED)
         judge_unallocated(w, at, bitmap);
     if (type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* map.h: between pass3_map.c, which walks L2 tables, and l2_entry.c, which judges their entries. */
+/* map.h: between pass3_map.c, which walks L2 tables, l2_entry.c, which judges their entries, and parents.c. */
 #ifndef VR_MAP_H
 #define VR_MAP_H
 
@@ -17,8 +17,20 @@ struct vr_entry_fix {
     uint32_t root;
 };
 
+#define VR_PARENTS_MAX 1024u
+
+struct vr_parent {
+    uint32_t root;
+    uint64_t index; /* of the L1 entry */
+};
+
 struct vr_map_walk {
     struct vr_ctx *ctx;
+    struct vr_parent *parents; /* of the table at parents_of; VR_PARENTS_MAX from the arena */
+    uint32_t nparents;
+    uint64_t parents_of;       /* host offset, 0 = none yet */
+    uint64_t table;            /* host offset of the table at hand */
+    uint64_t tables;           /* L1 entries that name it */
     struct vr_entry_fix *fixes;
     uint32_t nfixes;
     uint64_t active;      /* entries of the active L1 table that name the table at hand */
@@ -27,6 +39,8 @@ struct vr_map_walk {
 
 /* One L2 entry that is not 0. at: where it stands, what it maps, how many L1 entries lead to it. */
 void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap);
+/* vr_report() of a finding about an entry of the table at hand: one for each L1 entry that leads to it. */
+enum vr_decision vr_map_report(struct vr_map_walk *w, enum vr_problem row, const struct vr_finding *f);
 /* Rewrites what was put off into w->fixes, or reports why not. */
 enum vr_status vr_settle_zero_entries(struct vr_map_walk *w) VR_CHECKED;
 

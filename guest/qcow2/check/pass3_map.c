@@ -90,6 +90,8 @@ static void walk_table(struct vr_map_walk *w, const struct vr_block *b)
     at.count = ref.tables;
     w->active = at.root == VR_ROOT_ACTIVE ? ref.active : 0;
     w->table_next = 0;
+    w->table = b->offset;
+    w->tables = ref.tables;
     for (uint64_t i = 0; i < img->l2_entries; i++) {
         uint64_t entry = vr_load64(b->data + i * size);
         uint64_t bitmap = size == 16 ? vr_load64(b->data + i * size + 8) : 0;
@@ -131,7 +133,8 @@ enum vr_status vr_pass_map(struct vr_ctx *ctx)
     uint64_t tables = 0;
 
     w.fixes = vr_arena_get(&ctx->arena, VR_ENTRY_FIXES_MAX * sizeof(*w.fixes));
-    if (!w.fixes)
+    w.parents = vr_arena_get(&ctx->arena, VR_PARENTS_MAX * sizeof(*w.parents));
+    if (!w.fixes || !w.parents)
         return VR_ENOMEM;
     VR_TRY(claim_tables(ctx, &tables));
     vr_progress(ctx, VR_PASS_MAP, 0, tables);

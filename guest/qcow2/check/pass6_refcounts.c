@@ -69,6 +69,8 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
     struct vr_finding f = vr_finding_none();
     enum vr_problem p = problem_of(on_disk, ref.count);
 
+    if (ctx->would && (ref.claims & VR_CLAIM_PLANNED))
+        return;
     if ((ref.claims & VR_CLAIM_RELEASED) && on_disk == ref.count + 1) {
         put_refcount(cmp, cluster, on_disk, ref.count);
         return;

@@ -27,6 +27,12 @@ enum vr_status vr_rebuild(struct vr_ctx *ctx) VR_CHECKED;
 /* Whether the image as it would be is what the plan promised; else one record, and VR_EREFUSED. */
 enum vr_status vr_verify(struct vr_ctx *ctx) VR_CHECKED;
 
+/* ---- would.c --------------------------------------------------------------------------------------------- */
+
+/* Walks the image as that mode would, and fills in sum->would instead of planning anything. walk: of session.c. */
+enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode,
+                        enum vr_status (*walk)(struct vr_ctx *, enum vr_walk)) VR_CHECKED;
+
 /* ---- bits.c: dirty and corrupt (qcow2 v3) ---------------------------------------------------------------------- */
 
 struct vr_bits {

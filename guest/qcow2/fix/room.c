@@ -28,7 +28,8 @@ enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size)
         return VR_OK;
     if (!may_grow(ctx, size))
         return refuse(ctx, 1);
-    VR_TRY(vr_io_do(&ctx->io, &r));
+    if (!ctx->would)
+        VR_TRY(vr_io_do(&ctx->io, &r));
     ctx->file_size = size;
     return VR_OK;
 }

@@ -112,6 +112,8 @@ static enum vr_status raise_refcounts(struct vr_ctx *ctx, uint64_t first, uint64
         VR_TRY(vr_read(ctx, block + (bit >> 3), word, bytes));
         vr_refcount_set(word, img->h.refcount_order, img->h.refcount_order < 3 ? (bit & 7) >> img->h.refcount_order : 0, 1);
         VR_TRY(vr_plan_write(ctx, VR_EPOCH_STRUCTURE, block + (bit >> 3), word, bytes));
+        if (ctx->would)
+            vr_refmap_mark(&img->refs, c, VR_CLAIM_PLANNED);
     }
     img->refpiece_at = 0;
     return VR_OK;

@@ -23,6 +23,7 @@ static const char golden[] =
     "            \"id\": \"leaked-cluster\",\n"
     "            \"code\": \"0x6003\",\n"
     "            \"severity\": \"leak\",\n"
+    "            \"policy\": \"leaks\",\n"
     "            \"count\": 1,\n"
     "            \"fixed\": 0,\n"
     "            \"remaining\": 1,\n"
@@ -41,6 +42,7 @@ static const char golden[] =
     "            \"id\": \"copied-l2\",\n"
     "            \"code\": \"0x7002\",\n"
     "            \"severity\": \"corruption\",\n"
+    "            \"policy\": \"leaks\",\n"
     "            \"count\": 1,\n"
     "            \"fixed\": 1,\n"
     "            \"remaining\": 0,\n"
@@ -97,7 +99,7 @@ static const char golden[] =
     "    },\n"
     "    \"versions\": {\n"
     "        \"vol-repair\": \"" VR_VERSION "\",\n"
-    "        \"abi\": 2\n"
+    "        \"abi\": 3\n"
     "    }\n"
     "}\n";
 
@@ -205,6 +207,83 @@ static void empty_containers(void **state)
                               "        null\n    ]\n}\n");
 }
 
+static void would_do(void **state)
+{
+    struct options opt = options_of(FRONT_CHECK);
+    g_autoptr(JsonNode) node = NULL;
+    JsonObject *object, *would, *all;
+    struct result res;
+
+    (void)state;
+    opt.own_mode = true;
+    result_init(&res, &opt);
+    res.have_summary = res.ran = true;
+    res.summary = fake_summary();
+    res.summary.walks = 1;
+    res.summary.found[VR_WALK_CHECK][VR_P_SNAP_DROPPED] = 7;
+    res.summary.would[0] = (struct vr_would){.status = VR_EREFUSED, .row = row_words[VR_P_NEED_REBUILD].code};
+    res.summary.would[1] = (struct vr_would){.clusters_freed = 3, .bytes = 12, .mended[VR_P_SNAP_DROPPED] = 7};
+    result_conclude(&res);
+    node = report_build(&res);
+    object = json_node_get_object(node);
+    would = json_object_get_object_member(object, "would-do");
+    assert_non_null(would);
+    assert_string_equal(json_object_get_string_member(json_object_get_object_member(would, "leaks"), "refused"),
+                        "need-rebuild");
+    all = json_object_get_object_member(would, "all");
+    assert_int_equal(json_object_get_int_member(all, "clusters-freed"), 3);
+    assert_int_equal(json_object_get_int_member(all, "bytes-written"), 12);
+    assert_int_equal(json_array_get_length(json_object_get_array_member(all, "gives-up")), 1);
+    assert_false(json_object_has_member(object, "snapshots-affected"));
+    assert_true(result_would_mend(&res, FRONT_ALL));
+    assert_false(result_would_mend(&res, FRONT_LEAKS));
+    assert_true(result_would_mend_more(&res));
+    result_clear(&res);
+}
+
+static void add_hit(struct result *res, uint32_t root, uint64_t guest)
+{
+    struct vr_record rec = record_of(VR_P_L2E_PAST_EOF);
+
+    rec.root = root;
+    rec.guest = guest;
+    rec.guest_len = 512;
+    g_array_append_val(res->records, rec);
+}
+
+/* Each map has its own addresses; a bitmap's finding is of no snapshot. */
+static void snapshots_hit(void **state)
+{
+    struct options opt = options_of(FRONT_CHECK);
+    g_autoptr(JsonNode) node = NULL;
+    JsonArray *array;
+    JsonObject *first;
+    struct result res;
+
+    (void)state;
+    result_init(&res, &opt);
+    res.have_summary = res.ran = true;
+    res.summary = fake_summary();
+    res.summary.walks = 1;
+    res.summary.found[VR_WALK_CHECK][VR_P_L2E_PAST_EOF] = 5;
+    add_hit(&res, 9, 0);
+    add_hit(&res, 2, 512);
+    add_hit(&res, VR_ROOT_ACTIVE, 0);
+    add_hit(&res, 2, 0);
+    add_hit(&res, VR_ROOT_BITMAPS, 0);
+    result_conclude(&res);
+    node = report_build(&res);
+    array = json_object_get_array_member(json_node_get_object(node), "snapshots-affected");
+    assert_int_equal(json_array_get_length(array), 2);
+    first = json_array_get_object_element(array, 0);
+    assert_int_equal(json_object_get_int_member(first, "index"), 1);
+    assert_string_equal(json_object_get_string_member(first, "name"), "?");
+    assert_int_equal(json_object_get_int_member(first, "problems"), 2);
+    assert_int_equal(json_object_get_int_member(first, "guest-bytes-affected"), 1024);
+    assert_int_equal(json_object_get_int_member(json_node_get_object(node), "guest-bytes-affected"), 512);
+    result_clear(&res);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +291,8 @@ int main(void)
         cmocka_unit_test(without_a_run),
         cmocka_unit_test(odd_names),
         cmocka_unit_test(empty_containers),
+        cmocka_unit_test(would_do),
+        cmocka_unit_test(snapshots_hit),
     };
 
     return cmocka_run_group_tests_name("front-report", tests, NULL, NULL);

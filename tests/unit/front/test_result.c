@@ -255,7 +255,7 @@ static void ranges(void **state)
     add_range(&res, 7, 0);        /* empty */
     add_range(&res, VR_NONE, 5);  /* none */
     add_range(&res, VR_OFFSET_MAX - 1, UINT64_MAX); /* would wrap */
-    got = result_guest_ranges(&res);
+    got = result_guest_ranges(&res, VR_ROOT_ACTIVE);
     assert_int_equal(got->len, G_N_ELEMENTS(want));
     assert_memory_equal(got->data, want, sizeof(want));
     result_clear(&res);

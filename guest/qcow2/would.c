@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* would.c: what a mode that repairs would do to the image that a plain check has just seen. Nothing is planned. */
+#include "check.h"
+#include "fix.h"
+
+/* The bits go last, as in a repair: where a walk over the result would be clean. */
+static void count_bits(struct vr_ctx *ctx, struct vr_would *w)
+{
+    const uint64_t *found = ctx->sum->found[VR_WALK_CHECK];
+
+    if (vr_remaining(ctx, VR_SEV_CORRUPT) || vr_remaining(ctx, VR_SEV_ERROR))
+        return;
+    w->mended[VR_P_DIRTY] = found[VR_P_DIRTY];
+    w->mended[VR_P_CORRUPT] = ctx->mode == VR_MODE_ALL ? found[VR_P_CORRUPT] : 0;
+    if (w->mended[VR_P_DIRTY] || w->mended[VR_P_CORRUPT])
+        w->bytes += 8;
+}
+
+enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*walk)(struct vr_ctx *, enum vr_walk))
+{
+    struct vr_summary *told = ctx->sum;
+    struct vr_would *w = &told->would[mode == VR_MODE_ALL];
+    uint64_t file_size = ctx->file_size, planned = ctx->planned, mark = vr_arena_mark(&ctx->arena);
+
+    /* Findings are counted apart: the plan changes what is found. */
+    ctx->sum = vr_arena_get(&ctx->arena, sizeof(*ctx->sum));
+    if (!ctx->sum) {
+        ctx->sum = told;
+        return VR_ENOMEM;
+    }
+    ctx->mode = mode;
+    ctx->would = w;
+    enum vr_status st = walk(ctx, VR_WALK_CHECK);
+    w->status = st;
+    w->clusters_freed = ctx->sum->clusters_freed;
+    memcpy(w->mended, ctx->sum->fixed, sizeof(w->mended));
+    if (st == VR_OK)
+        count_bits(ctx, w);
+    ctx->mode = VR_MODE_CHECK;
+    ctx->would = NULL;
+    ctx->sum = told;
+    ctx->file_size = file_size;
+    ctx->planned = planned;
+    vr_arena_reset(&ctx->arena, mark);
+    return st == VR_EREFUSED ? VR_OK : st;
+}
