@@ -111,6 +111,7 @@ struct vr_image {
     bool rebuild;          /* refcount structures are beyond correction in place */
     bool rebuild_planned;  /* new ones were planned: every refcount is known from now on */
     bool refcounts_lost;   /* some refcounts on disk are unknown, or not to be believed */
+    bool l1_contested;     /* the active L1 table, or a cluster it is said to have, may be something else */
     bool copied_matters;   /* some COPIED flag may be wrong */
 };
 

@@ -29,6 +29,7 @@ void vr_note_foreign(struct vr_ctx *ctx, uint32_t owners)
         img->rebuild = img->refcounts_lost = true;
     if (owners & VR_CLAIM_REFTABLE)
         img->refcounts_lost = true;
+    img->l1_contested |= (owners & VR_CLAIM_L1) != 0;
 }
 
 void vr_claim_region(struct vr_ctx *ctx, uint64_t offset, uint64_t size, enum vr_claim claim)

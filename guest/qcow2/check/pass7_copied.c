@@ -20,6 +20,7 @@ struct copied {
     uint64_t index, entry;  /* the entry that comes next */
     enum vr_status status;  /* the first failure of a look-up */
     bool foreign;           /* the table at hand is more likely guest data: nothing is written into it */
+    bool contested;         /* the L1 table may be longer or elsewhere than it should be: nothing that it names is certain */
 };
 
 /* qemu-img mends COPIED in mode leaks as well, once nothing else is left to mend. */
@@ -58,7 +59,7 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
     f->got = entry;
     f->want = refcount;
     f->root = VR_ROOT_ACTIVE;
-    f->kept = c->foreign ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
+    f->kept = c->foreign || c->contested ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
     return vr_report(ctx, p, f) == VR_FIX;
 }
 
@@ -147,6 +148,21 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     return vr_plan_write(ctx, VR_EPOCH_COPIED, b->offset + lo, b->data + lo, (uint32_t)(hi - lo));
 }
 
+/* Part of the L1 table is said to be something else as well, and does not read as part of an L1 table. */
+static enum vr_status l1_contested(struct copied *c)
+{
+    struct vr_ctx *ctx = c->ctx;
+    struct vr_l1_walk w;
+    uint64_t index, entry;
+
+    c->contested = ctx->img->l1_contested;
+    VR_TRY(vr_l1_open(&w, ctx));
+    while (!c->contested && vr_l1_next(&w, &index, &entry))
+        c->contested = (vr_claims_at(ctx, ctx->img->h.l1_offset + index * 8) & ~(uint32_t)VR_CLAIM_L1) &&
+                       !vr_l1_followable(ctx, entry);
+    return w.status;
+}
+
 enum vr_status vr_pass_copied(struct vr_ctx *ctx)
 {
     struct copied c = {.ctx = ctx};
@@ -159,6 +175,7 @@ enum vr_status vr_pass_copied(struct vr_ctx *ctx)
     c.word = vr_arena_get(&ctx->arena, 8);
     if (!c.word)
         return VR_ENOMEM;
+    VR_TRY(l1_contested(&c));
     VR_TRY(vr_l1_open(&c.l1, ctx));
     VR_TRY(vr_l1_open(&w, ctx));
     VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, ctx->img->h.l1_size));
