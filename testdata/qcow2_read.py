@@ -77,6 +77,8 @@ class Disk:
     def _snapshot_roots(self):
         """(L1 offset, L1 entries) of each entry of the snapshot table."""
         at = self.snapshots_offset
+        if at < self.cs:
+            return  # the header is no list of snapshots
         for _ in range(min(self.snapshots, SNAPSHOTS_MAX)):
             at = at + 7 & ~7
             fixed = self.read(at, 40)

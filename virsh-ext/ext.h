@@ -119,8 +119,10 @@ void complete_command(const struct globals *g, char *const *words);
 
 /* Becomes the real virsh with these arguments; returns only if that fails: an exit status. */
 int real_virsh_exec(char **argv);
-/* Runs it and waits; its exit status. silent: its output is thrown away. */
-int real_virsh_run(char **argv, bool silent);
+/* Runs it and waits; its exit status. */
+int real_virsh_run(char **argv);
+/* Runs it for what it says on standard error; NULL where it could not be run. */
+char *real_virsh_errors(char **argv);
 
 /* ---- virsh.c ---- */
 

@@ -7,7 +7,6 @@
  * back here too: the length of the list tells.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,12 +92,11 @@ int real_virsh_exec(char **argv)
     return 126;
 }
 
-int real_virsh_run(char **argv, bool silent)
+int real_virsh_run(char **argv)
 {
     extern char **environ;
     static char name[] = "virsh";
     g_autofree char *path = find();
-    posix_spawn_file_actions_t actions;
     int status, error;
     pid_t pid;
 
@@ -106,11 +104,7 @@ int real_virsh_run(char **argv, bool silent)
         return 127;
     fflush(NULL);
     argv[0] = name;
-    posix_spawn_file_actions_init(&actions);
-    for (int fd = 1; silent && fd <= 2; fd++)
-        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
-    error = posix_spawn(&pid, path, &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
+    error = posix_spawn(&pid, path, NULL, NULL, argv, environ);
     if (error) {
         show_error("cannot run %s: %s", path, g_strerror(error));
         return 126;
@@ -118,4 +112,25 @@ int real_virsh_run(char **argv, bool silent)
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+char *real_virsh_errors(char **argv)
+{
+    static char name[] = "virsh";
+    g_autofree char *path = find();
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
+    char *errors = NULL;
+
+    if (!path)
+        return NULL;
+    g_ptr_array_add(all, path);
+    g_ptr_array_add(all, name);
+    for (char **word = argv + 1; *word; word++)
+        g_ptr_array_add(all, *word);
+    g_ptr_array_add(all, NULL);
+    if (!g_spawn_sync(NULL, (char **)all->pdata, NULL, G_SPAWN_FILE_AND_ARGV_ZERO | G_SPAWN_STDOUT_TO_DEV_NULL, NULL,
+                      NULL, NULL, &errors, NULL, &error))
+        show_error("cannot run %s: %s", path, error->message);
+    return errors;
 }

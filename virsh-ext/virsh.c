@@ -55,16 +55,23 @@ static bool is_ours(const struct command *command)
 
 /* ---- running ---- */
 
-/* The real virsh with our global options and one more word. */
-static int run_foreign(const struct front *f, char *text, bool silent)
+/* A command line of the real virsh: our global options and one more word. */
+static GPtrArray *foreign_argv(const struct front *f, char *text)
 {
-    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    GPtrArray *argv = g_ptr_array_new();
 
     for (int i = 0; i < f->globals.words; i++)
         g_ptr_array_add(argv, f->argv[i]);
     g_ptr_array_add(argv, text);
     g_ptr_array_add(argv, NULL);
-    return real_virsh_run((char **)argv->pdata, silent);
+    return argv;
+}
+
+static int run_foreign(const struct front *f, char *text)
+{
+    g_autoptr(GPtrArray) argv = foreign_argv(f, text);
+
+    return real_virsh_run((char **)argv->pdata);
 }
 
 static int run_ours(const struct front *f, const struct step *step)
@@ -74,7 +81,7 @@ static int run_ours(const struct front *f, const struct step *step)
     int status = 0;
 
     if (step->kind == HELP_ALL)
-        status = run_foreign(f, all, false);
+        status = run_foreign(f, all);
     if (step->kind == HELP_ALL || step->kind == HELP_GROUP)
         help_group(stdout);
     else if (step->kind == HELP_REPAIR || step->req.help)
@@ -90,7 +97,7 @@ static int run_ours(const struct front *f, const struct step *step)
 
 static int run_step(const struct front *f, const struct step *step)
 {
-    return step->kind == FOREIGN ? run_foreign(f, step->text, false) : run_ours(f, step);
+    return step->kind == FOREIGN ? run_foreign(f, step->text) : run_ours(f, step);
 }
 
 /* ---- one command as words ---- */
@@ -141,15 +148,20 @@ static bool stands_alone(const char *name)
     return false;
 }
 
-/* As far as that can be told from outside: the real virsh knows the command. */
-static bool is_known(const struct front *f, const char *name)
+/*
+ * Whether the real virsh can parse the command. It parses all of a string before it runs any of it, and stops at the
+ * first fault; behind the command stands one that it does not know, so that nothing is run.
+ */
+static bool parses(const struct front *f, const struct command *command, const char *string)
 {
-    g_autofree char *quoted = g_shell_quote(name);
-    g_autofree char *text = g_strconcat("help ", quoted, NULL);
+    g_autofree char *own = g_strndup(string + command->start, command->end - command->start);
+    g_autofree char *text = g_strconcat(own, "\n" EXT_COMMAND, NULL);
+    g_autoptr(GPtrArray) argv = foreign_argv(f, text);
+    g_autofree char *errors = real_virsh_errors((char **)argv->pdata);
 
-    if (run_foreign(f, text, true) == 0)
-        return true;
-    show_error("unknown command: '%s'", name);
+    if (!errors || strstr(errors, "'" EXT_COMMAND "'"))
+        return errors != NULL;
+    fputs(errors, stderr);
     return false;
 }
 
@@ -161,7 +173,7 @@ static bool add_step(const struct front *f, GPtrArray *steps, const struct comma
     enum kind kind = kind_of(command->words);
     struct step *step;
 
-    if (kind == FOREIGN && (!stands_alone(command->words[0]) || !is_known(f, command->words[0])))
+    if (kind == FOREIGN && (!stands_alone(command->words[0]) || !parses(f, command, string)))
         return false;
     if (kind == FOREIGN && last && last->kind == FOREIGN) {
         g_free(last->text);
@@ -222,7 +234,7 @@ static int run_complete(const struct front *f, char *const *words)
         complete_command(&f->globals, line);
         return 0;
     }
-    status = real_virsh_run(f->argv, false);
+    status = real_virsh_run(f->argv);
     if (!line[0] || g_str_has_prefix(EXT_COMMAND, line[0]))
         printf(EXT_COMMAND "\n");
     return status;

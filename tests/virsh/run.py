@@ -5,6 +5,7 @@
 import argparse
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -207,6 +208,22 @@ def mixed_string(front):
         out.index('one') < out.index('SYNOPSIS') < out.index('two') < out.index('three'), out
 
 
+def strings_are_split_as_by_virsh(front):
+    """Any text before a command of ours has the same effect as before one of virsh's own."""
+    pieces = ['a', ' ', '  b', "'", '"', '\\', '\\\n', '#', ' #', '\t', "'c d'", '"e f"', '"g\'h"', '\\;', ';', '\n',
+              ';echo ', '\necho ', '--', ' -- ', "''", '""', '=', '$x', '*']
+    help_text = front.run(front.ours, TEST + ['help', 'vol-repair'])[1]
+    chance = random.Random(20)
+    for _ in range(60):
+        text = 'echo ' + ''.join(chance.choice(pieces) for _ in range(chance.randint(1, 9)))
+        expected = front.run(front.stock, TEST + [f'{text}\necho MARK'])
+        if 'unknown command' in expected[2]:
+            continue
+        status, out, err = front.run(front.ours, TEST + [f'{text}\nhelp vol-repair'])
+        got = status, out.replace(help_text, 'MARK\n').replace('help vol-repair', 'echo MARK'), err
+        assert got == expected, f'{text!r}: virsh: {expected}\nours: {got}'
+
+
 def last_status_counts(front):
     front.ours_is(TEST + ['vol-repair default-pool none; echo x'], 0, out='x', err='failed to get vol')
     front.ours_is(TEST + ['echo x; vol-repair default-pool none'], 1, out='x', err='failed to get vol')
@@ -291,7 +308,7 @@ CASES = [(' '.join(args[2:] if args[:2] == TEST else args) or '(none)', same(arg
 CASES += [(f'input {text!r}', same(TEST, text)) for text in INPUTS]
 CASES += [(f.__name__.replace('_', ' '), f) for f in (
     interactive, help_lists_it, help_of_it, errors_are_like_virsh, driver_that_cannot_repair, read_only,
-    empty_line_and_time, mixed_string, last_status_counts, nothing_runs_unless_all_is_understood,
+    empty_line_and_time, mixed_string, strings_are_split_as_by_virsh, last_status_counts, nothing_runs_unless_all_is_understood,
     word_that_is_a_semicolon_is_data,
     name_is_quoted_as_in_virsh, completion, control_characters_do_not_reach_the_terminal, copies_do_not_call_each_other,
     first_other_in_path_is_taken, script_that_comes_back_to_us, too_many_passes, no_path_at_all)]

@@ -1,0 +1,35 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""all.py: what takes too long for `./run test`, one after the other. Called by `./run soak`."""
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='./run soak', description=__doc__)
+    parser.add_argument('--build', default='build/release', help='build directory')
+    parser.add_argument('--images', type=int, default=2000, help='random images (2000)')
+    parser.add_argument('--seed', type=int, default=int(time.time()), help='of the first image (default: the time)')
+    args = parser.parse_args()
+    parts = {
+        f'{args.images} random images': ['tests/soak/soak.py', '600', '--rounds', args.images, '--seed', args.seed],
+        'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6],
+        'newer qemu-imgs': ['tests/newer/run.py', '--make'],
+    }
+    failed = []
+    for title, (script, *more) in parts.items():
+        print(f'---- {title}', flush=True)
+        command = ['/usr/bin/python3', ROOT / script, '--build', args.build, *more]
+        if subprocess.run([str(word) for word in command], check=False).returncode != 0:
+            failed.append(title)
+    print('failed: ' + ', '.join(failed) if failed else 'all of it passed')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
