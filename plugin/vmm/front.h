@@ -45,6 +45,7 @@ struct options {
     bool force_share;
     bool force_leaks;
     bool image_opts;    /* filename is an option string */
+    bool read_only;     /* so says the option string */
     bool stream;
     bool show_help, show_version;
     enum progress_wish progress;
@@ -85,7 +86,9 @@ static inline bool options_is_repair(const struct options *opt)
 
 /* ---- imageopts.c: small parsers ------------------------------------------------------------------ */
 
-/* `driver=qcow2,file.filename=a,,b`: fills format, path and force_share of opt. */
+/* `secret,id=...`: whether qemu-img would take it. Nothing here needs an object: no key is ever used. */
+bool object_parse(const char *text, GError **error);
+/* `driver=qcow2,file.filename=a,,b`: fills format, path, read_only and force_share of opt. */
 bool imageopts_parse(const char *text, struct options *opt, GError **error);
 /* `256M`: a number and one of b k M G T (powers of 1024), at most a pebibyte. */
 bool size_parse(const char *text, uint64_t *bytes);

@@ -317,9 +317,7 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
         string_set(&opt->name, value);
         return true;
     case OPT_OBJECT:
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
-                    "--object is not supported: encrypted images cannot be checked by this version");
-        return false;
+        return object_parse(value, error);
     default:
         return take_numeric(opt, letter, value, error);
     }

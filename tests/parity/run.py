@@ -15,10 +15,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(HERE.parent), str(ROOT / 'testdata')]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT / 'testdata')]
 sys.dont_write_bytecode = True
 
 import case_oracle  # noqa: E402
+import options  # noqa: E402
 from mkqcow2 import Recipe  # noqa: E402
 
 RUNS = {'check': [], 'leaks': ['-r', 'leaks'], 'all': ['-r', 'all'], 'check json': ['--output=json'],
@@ -119,6 +120,10 @@ def main():
                     count[verdict] += 1
                     if verdict == 'failed':
                         print(f'FAIL {name} [{what}]: {difference or "is meant to differ, and does not: " + why}')
+        for words, difference in [] if args.filter != '*' else options.compare(program[:-1], Path(work)):
+            count['failed' if difference else 'same'] += 1
+            if difference:
+                print(f'FAIL [{words}]: {difference}')
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(f"{count['intended']} runs are meant to differ")

@@ -124,7 +124,6 @@ static void own_errors(void **state)
     refuse("--timeout=86401 a", "--timeout expects a number from 0 to 86400, not '86401'");
     refuse("--accel=tcg a", "--accel expects 'kvm', 'process' or 'auto', not 'tcg'");
     refuse("--report=x --report-fd=3 a", "--report and --report-fd are mutually exclusive");
-    refuse("--object secret,id=x a", "--object is not supported: encrypted images cannot be checked by this version");
 }
 
 static void filenames(void **state)
@@ -161,6 +160,19 @@ static void image_opts(void **state)
     refuse("--image-opts a", "Could not open 'a': Cannot find device='a' nor node-name='a'");
     refuse("--image-opts driver=qcow2",
            "Could not open 'driver=qcow2': A block device must be specified for \"file\"");
+    expect("--image-opts driver=qcow2,file.filename=a,file.locking=auto,data-file.driver=file,data-file.filename=b,"
+           "overlap-check=all,encrypt.key-secret=s,read-only=on", &opt, NULL);
+    assert_true(opt.read_only);
+    options_clear(&opt);
+    refuse("-r all --image-opts file.filename=a,read-only=on",
+           "Could not open 'file.filename=a,read-only=on': Block node is read-only");
+    refuse("--image-opts file.filename=a,read-only=x",
+           "Could not open 'file.filename=a,read-only=x': Parameter 'read-only' expects 'on' or 'off'");
+    refuse("--image-opts filename=a", "Could not open 'filename=a': Must specify either driver or file");
+    expect("--object secret,id=s,data=x a", &opt, NULL);
+    options_clear(&opt);
+    refuse("--object bogus,id=s a", "Parameter 'qom-type' does not accept value 'bogus'");
+    refuse("--object secret,data=x a", "Parameter 'id' is missing");
     refuse("--image-opts driver=qcow2,foo=1,filename=a",
            "Could not open 'driver=qcow2,foo=1,filename=a': Block format 'qcow2' does not support the option 'foo'");
     refuse("--image-opts file.driver=nbd,file.filename=a",
