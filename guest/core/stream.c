@@ -2,7 +2,7 @@
 /* stream.c: reads many blocks of one size ahead of their use and delivers them in order. */
 #include "core.h"
 
-#define STREAM_MEMORY (4u << 20)
+#define STREAM_MEMORY (1u << 20)
 
 enum vr_status vr_stream_open(struct vr_stream *s, struct vr_ctx *ctx, uint32_t block, uint64_t expected)
 {

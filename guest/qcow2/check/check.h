@@ -45,6 +45,8 @@ struct vr_ref_entry;
  * One byte a cluster: 0 free; 1..0x7f claimed as data that often; 0x80 + n claimed by n + 1 compressed runs; 0xc0 + n
  * claimed once, as the n-th bit of enum vr_claim; 0xff look into the exact table (hash, open addressing).
  */
+#define VR_REF_DATA_END 0x80u
+
 struct vr_refmap {
     struct vr_arena *arena;
     uint8_t *bytes;

@@ -31,12 +31,23 @@ struct vr_map_walk {
     uint64_t parents_of;       /* host offset, 0 = none yet */
     uint64_t table;            /* host offset of the table at hand */
     uint64_t tables;           /* L1 entries that name it */
+    uint64_t plain_clusters;   /* clusters that lie wholly in the file; 0: the image has no plain entries */
+    uint8_t plain_times;       /* what a plain entry of the table at hand adds to its cluster; 0: it has none */
+    uint64_t plain_mask;       /* bits of an L2 entry in which a plain one says where its cluster is */
     struct vr_entry_fix *fixes;
     uint32_t nfixes;
     uint64_t active;      /* entries of the active L1 table that name the table at hand */
     uint64_t table_next;  /* host offset that would continue the last data cluster of this table; 0 = none yet */
 };
 
+/* What vr_plain_entries() needs to know of the image, and of a table (w->tables, w->active). */
+void vr_plain_open(struct vr_map_walk *w);
+void vr_plain_table(struct vr_map_walk *w);
+/*
+ * Claims the clusters of entries from entry i of the table at hand on that have nothing to tell: 0, or an aligned
+ * cluster of the file that nobody else has claimed. Returns how many there are, up to the first other.
+ */
+uint64_t vr_plain_entries(struct vr_map_walk *w, const uint8_t *data, uint64_t i);
 /* One L2 entry that is not 0. at: where it stands, what it maps, how many L1 entries lead to it. */
 void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap);
 /* vr_report() of a finding about an entry of the table at hand: one for each L1 entry that leads to it. */

@@ -92,7 +92,11 @@ static void walk_table(struct vr_map_walk *w, const struct vr_block *b)
     w->table_next = 0;
     w->table = b->offset;
     w->tables = ref.tables;
+    vr_plain_table(w);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
+        i += vr_plain_entries(w, b->data, i);
+        if (i == img->l2_entries)
+            break;
         uint64_t entry = vr_load64(b->data + i * size);
         uint64_t bitmap = size == 16 ? vr_load64(b->data + i * size + 8) : 0;
         if (entry == 0 && bitmap == 0)
@@ -132,6 +136,7 @@ enum vr_status vr_pass_map(struct vr_ctx *ctx)
     struct vr_image *img = ctx->img;
     uint64_t tables = 0;
 
+    vr_plain_open(&w);
     w.fixes = vr_arena_get(&ctx->arena, VR_ENTRY_FIXES_MAX * sizeof(*w.fixes));
     w.parents = vr_arena_get(&ctx->arena, VR_PARENTS_MAX * sizeof(*w.parents));
     if (!w.fixes || !w.parents)

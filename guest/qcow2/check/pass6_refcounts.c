@@ -111,7 +111,7 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
     return vr_plan_write(cmp->ctx, epoch, offset + lo, cmp->data + lo, (uint32_t)(hi - lo));
 }
 
-/* Entries of a block whose refcounts are 16 bits wide and agree: the usual case, eight clusters at a time. */
+/* Refcounts that are 16 bits wide, and all 0 or all 1, as the map has them: the usual case, eight clusters at a time. */
 static bool eight_agree(const uint8_t *refcounts, const uint8_t *refs)
 {
     uint64_t lo, hi, refs8;
@@ -119,6 +119,8 @@ static bool eight_agree(const uint8_t *refcounts, const uint8_t *refs)
     __builtin_memcpy(&lo, refcounts, 8);
     __builtin_memcpy(&hi, refcounts + 8, 8);
     __builtin_memcpy(&refs8, refs, 8);
+    if ((lo | hi | refs8) == 0)
+        return true;
     return (lo & hi) == UINT64_C(0x0100010001000100) && (lo | hi) == UINT64_C(0x0100010001000100) &&
            refs8 == UINT64_C(0x0101010101010101);
 }
@@ -136,12 +138,17 @@ static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
     for (uint64_t i = 0; i < count; i++) {
         if (order == 4 && cmp->data && i + 8 <= count && eight_agree(cmp->data + i * 2, refs + i)) {
             i += 7;
-            img->highest = first + i + 1;
+            img->highest = refs[i] ? first + i + 1 : img->highest;
             continue;
         }
         uint64_t on_disk = cmp->data ? vr_refcount_get(cmp->data, order, i) : 0;
         if (on_disk == 0 && refs[i] == 0)
             continue;
+        if (on_disk == refs[i] && refs[i] < VR_REF_DATA_END) {
+            img->highest = first + i + 1;
+            img->copied_matters |= on_disk > 1;
+            continue;
+        }
         struct vr_ref ref = vr_refmap_get(&img->refs, first + i);
         img->highest = first + i + 1;
         img->copied_matters |= ref.count > 1;

@@ -113,6 +113,21 @@ static bool reads_as_table(const struct vr_ctx *ctx, const struct vr_block *b)
     return true;
 }
 
+/* The usual case: a data cluster of the file, with the flag that its references ask for. */
+static bool flag_is_right(const struct vr_image *img, uint64_t entry)
+{
+    uint64_t offset = entry & VR_OFFSET_MASK, cluster = offset >> img->h.cluster_bits;
+
+    if (entry == 0)
+        return true;
+    if ((entry & ~(VR_OFFSET_MASK | VR_COPIED)) != 0 || cluster >= img->clusters ||
+        (img->h.incompatible & VR_INCOMPAT_DATA_FILE))
+        return false;
+    uint8_t count = img->refs.bytes[cluster];
+    return count != 0 && count < VR_REF_DATA_END && count <= img->refs.max &&
+           (count == 1) == ((entry & VR_COPIED) != 0);
+}
+
 static enum vr_status check_table(struct copied *c, const struct vr_block *b)
 {
     struct vr_ctx *ctx = c->ctx;
@@ -129,6 +144,8 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     c->foreign = (vr_claims_at(ctx, b->offset) & (VR_CLAIM_DATA | VR_CLAIM_COMPRESSED)) && !reads_as_table(ctx, b);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
         uint64_t entry = vr_load64(b->data + i * size);
+        if (flag_is_right(img, entry))
+            continue;
         enum vr_l2_type type = vr_l2_type(entry, img->h.incompatible);
         if (type != VR_L2_NORMAL && type != VR_L2_ZERO_ALLOC)
             continue;

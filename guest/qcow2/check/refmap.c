@@ -2,7 +2,7 @@
 /* refmap.c: reference counts of host clusters, one byte each, with an exact table for the unusual ones. */
 #include "check.h"
 
-#define COMPRESSED_ONE  0x80u /* first of the codes "compressed data alone": one run more for each */
+#define COMPRESSED_ONE  VR_REF_DATA_END /* first of the codes "compressed data alone": one run more for each */
 #define SINGLE_METADATA 0xc0u /* first of the codes "claimed once, as metadata" */
 #define EXACT           0xffu
 #define FIRST_SLOTS     64u
