@@ -4,7 +4,7 @@
 #define FRONT_H
 
 #include <glib.h>
-#include <json-glib/json-glib.h>
+#include <glib.h>
 
 #include "vmm.h"
 
@@ -310,6 +310,23 @@ bool recover_undo(struct result *res, const struct image *img, const char *journ
  */
 bool recover_cut(const struct image *img, const char *journal, bool repair, bool *cut, GError **error);
 
+/* ---- json_write.c ------------------------------------------------------------------------------------- */
+
+struct json;
+/* pretty: with qemu-img's white space, and a newline at the end. */
+struct json *json_new(bool pretty);
+/* The text. Every bracket has been closed. */
+char *json_free(struct json *j);
+void json_member(struct json *j, const char *name);
+void json_begin(struct json *j, char bracket);
+void json_end(struct json *j, char bracket);
+/* Bytes that are no UTF-8 are replaced; numbers of a hostile guest are cut to 63 bits. */
+void json_add_string(struct json *j, const char *name, const char *value);
+void json_add_uint(struct json *j, const char *name, uint64_t value);
+void json_add_bool(struct json *j, const char *name, bool value);
+void json_begin_object(struct json *j, const char *name);
+void json_begin_array(struct json *j, const char *name);
+
 /* ---- reports ------------------------------------------------------------------------------------------- */
 
 /* report_text.c: qemu-img's lines on standard error, its summary on standard output, then ours. */
@@ -325,20 +342,13 @@ void text_print_would(const struct result *res);
 bool result_would_mend(const struct result *res, enum front_mode mode);
 bool result_would_mend_more(const struct result *res);
 void text_print_snapshots(const struct result *res);
-void json_add_would(JsonBuilder *b, const struct result *res);
-void json_add_snapshots(JsonBuilder *b, const struct result *res);
+void json_add_would(struct json *j, const struct result *res);
+void json_add_snapshots(struct json *j, const struct result *res);
 
-/* report_json.c: members of an object; numbers of a hostile guest are cut to 63 bits. */
-void json_add_string(JsonBuilder *b, const char *name, const char *value);
-void json_add_uint(JsonBuilder *b, const char *name, uint64_t value);
-void json_begin_object(JsonBuilder *b, const char *name);
-void json_add_ranges(JsonBuilder *b, const struct result *res, uint32_t root);
-
-/* report_json.c: docs/report.md. Free with json_node_unref, g_free. */
-JsonNode *report_build(const struct result *res);
-char *report_compact(JsonNode *node);
-/* json_print.c: with qemu-img's white space, and a newline at the end. */
-char *report_pretty(JsonNode *node);
+/* report_json.c: docs/report.md. */
+void json_add_ranges(struct json *j, const struct result *res, uint32_t root);
+void report_add(struct json *j, const struct result *res);
+char *report_text(const struct result *res);
 
 /* report_stream.c: JSON lines; false when the reader is gone. */
 bool stream_start(const struct options *opt);

@@ -37,8 +37,7 @@ static void print_error(const struct result *res)
 
 static void print_json(const struct result *res)
 {
-    g_autoptr(JsonNode) node = report_build(res);
-    g_autofree char *text = report_pretty(node);
+    g_autofree char *text = report_text(res);
 
     fputs(text, stdout);
 }

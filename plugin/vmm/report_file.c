@@ -78,13 +78,11 @@ bool report_check_target(const struct options *opt, const struct image *img, GEr
 bool report_write(const struct result *res, const struct image *img, GError **error)
 {
     const struct options *opt = res->opt;
-    g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
 
     /* A target that cannot be was the error of the run already. */
     if ((!opt->report && opt->report_fd < 0) || !report_check_target(opt, img, NULL))
         return true;
-    node = report_build(res);
-    text = report_pretty(node);
+    text = report_text(res);
     return opt->report ? write_file(opt->report, text, error) : write_fd(opt->report_fd, text, error);
 }

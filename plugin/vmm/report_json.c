@@ -1,39 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_json.c: the report as JSON (docs/report.md), and its printer. */
+/* report_json.c: the report as JSON (docs/report.md). */
 #include <string.h>
 
 #include "front.h"
 
-/* ---- small helpers ---------------------------------------------------------------------------------- */
-
-void json_add_string(JsonBuilder *b, const char *name, const char *value)
-{
-    g_autofree char *valid = g_utf8_make_valid(value, -1);
-
-    json_builder_set_member_name(b, name);
-    json_builder_add_string_value(b, valid);
-}
-
-/* Numbers may come from a hostile guest; JSON integers end at 63 bits here. */
-void json_add_uint(JsonBuilder *b, const char *name, uint64_t value)
-{
-    json_builder_set_member_name(b, name);
-    json_builder_add_int_value(b, (gint64)MIN(value, G_MAXINT64));
-}
-
-static void add_bool(JsonBuilder *b, const char *name, bool value)
-{
-    json_builder_set_member_name(b, name);
-    json_builder_add_boolean_value(b, value);
-}
-
-void json_begin_object(JsonBuilder *b, const char *name)
-{
-    json_builder_set_member_name(b, name);
-    json_builder_begin_object(b);
-}
-
-static void add_unless_zero(JsonBuilder *b, const char *name, uint64_t value)
+static void add_unless_zero(struct json *b, const char *name, uint64_t value)
 {
     if (value)
         json_add_uint(b, name, value);
@@ -41,7 +12,7 @@ static void add_unless_zero(JsonBuilder *b, const char *name, uint64_t value)
 
 /* ---- qemu-img's keys, in qemu-img's order ----------------------------------------------------------- */
 
-static void add_qemu_keys(JsonBuilder *b, const struct result *res)
+static void add_qemu_keys(struct json *b, const struct result *res)
 {
     const struct vr_summary *sum = &res->summary;
     const struct counters *c = &res->counters;
@@ -66,11 +37,11 @@ static void add_qemu_keys(JsonBuilder *b, const struct result *res)
 
 /* ---- problems ----------------------------------------------------------------------------------------- */
 
-static void add_example(JsonBuilder *b, const struct result *res, const struct vr_record *rec)
+static void add_example(struct json *b, const struct result *res, const struct vr_record *rec)
 {
     g_autofree char *message = message_of(res->names, rec);
 
-    json_builder_begin_object(b);
+    json_begin(b, '{');
     json_add_string(b, "message", message);
     if (rec->host != VR_NONE)
         json_add_uint(b, "host-offset", rec->host);
@@ -79,8 +50,8 @@ static void add_example(JsonBuilder *b, const struct result *res, const struct v
         json_add_uint(b, "guest-length", rec->guest_len);
     }
     json_add_uint(b, "count", rec->count);
-    add_bool(b, "fixed", result_record_fixed(res, rec));
-    json_builder_end_object(b);
+    json_add_bool(b, "fixed", result_record_fixed(res, rec));
+    json_end(b, '}');
 }
 
 /* Records of a row: of the first walk, else (damage that only a later walk met) of the last. */
@@ -89,7 +60,7 @@ static enum vr_walk example_walk(const struct result *res, int row)
     return res->summary.found[VR_WALK_CHECK][row] || !res->have_summary ? VR_WALK_CHECK : result_last_walk(res);
 }
 
-static void add_examples(JsonBuilder *b, const struct result *res, int row)
+static void add_examples(struct json *b, const struct result *res, int row)
 {
     enum vr_walk walk = example_walk(res, row);
     uint8_t kept = VR_KEPT_NO;
@@ -104,15 +75,14 @@ static void add_examples(JsonBuilder *b, const struct result *res, int row)
             g_autofree char *message = message_of(res->names, rec);
 
             json_add_string(b, "message", message);
-            json_builder_set_member_name(b, "examples");
-            json_builder_begin_array(b);
+            json_begin_array(b, "examples");
             first = false;
         }
         kept = kept ? kept : rec->kept;
         add_example(b, res, rec);
     }
     if (!first)
-        json_builder_end_array(b);
+        json_end(b, ']');
     if (kept && res->summary.fixed[row] < res->summary.found[VR_WALK_CHECK][row])
         json_add_string(b, "refused-because", kept_name(kept));
 }
@@ -126,7 +96,7 @@ static uint64_t records_of(const struct result *res, int row)
     return n;
 }
 
-static void add_problem(JsonBuilder *b, const struct result *res, int row)
+static void add_problem(struct json *b, const struct result *res, int row)
 {
     const struct row_words *words = &row_words[row];
     g_autofree char *code = g_strdup_printf("0x%04x", words->code);
@@ -136,7 +106,7 @@ static void add_problem(JsonBuilder *b, const struct result *res, int row)
 
     if (!count && !remaining)
         return;
-    json_builder_begin_object(b);
+    json_begin(b, '{');
     json_add_string(b, "id", words->slug);
     json_add_string(b, "code", code);
     json_add_string(b, "severity", severity_name(words->severity));
@@ -145,41 +115,39 @@ static void add_problem(JsonBuilder *b, const struct result *res, int row)
     json_add_uint(b, "fixed", result_committed(res) ? res->summary.fixed[row] : 0);
     json_add_uint(b, "remaining", remaining);
     add_examples(b, res, row);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-static void add_problems(JsonBuilder *b, const struct result *res)
+static void add_problems(struct json *b, const struct result *res)
 {
-    json_builder_set_member_name(b, "problems");
-    json_builder_begin_array(b);
+    json_begin_array(b, "problems");
     for (int row = 0; row < VR_P_COUNT; row++)
         add_problem(b, res, row);
-    json_builder_end_array(b);
+    json_end(b, ']');
 }
 
-void json_add_ranges(JsonBuilder *b, const struct result *res, uint32_t root)
+void json_add_ranges(struct json *b, const struct result *res, uint32_t root)
 {
     g_autoptr(GArray) ranges = result_guest_ranges(res, root);
     uint64_t sum = result_ranges_sum(ranges);
 
-    json_builder_set_member_name(b, "guest-ranges-affected");
-    json_builder_begin_array(b);
+    json_begin_array(b, "guest-ranges-affected");
     for (unsigned i = 0; i < MIN(ranges->len, RESULT_RANGES_MAX); i++) {
         const struct guest_range *r = &g_array_index(ranges, struct guest_range, i);
 
-        json_builder_begin_object(b);
+        json_begin(b, '{');
         json_add_uint(b, "offset", r->offset);
         json_add_uint(b, "length", r->length);
-        json_builder_end_object(b);
+        json_end(b, '}');
     }
-    json_builder_end_array(b);
+    json_end(b, ']');
     /* The guest counts also what it sent no record of. */
     json_add_uint(b, "guest-bytes-affected", root == VR_ROOT_ACTIVE ? MAX(sum, res->summary.guest_bytes_hit) : sum);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------ */
 
-static void add_image(JsonBuilder *b, const struct result *res)
+static void add_image(struct json *b, const struct result *res)
 {
     const struct vr_summary *sum = &res->summary;
 
@@ -189,14 +157,14 @@ static void add_image(JsonBuilder *b, const struct result *res)
         json_add_uint(b, "cluster-size", UINT64_C(1) << sum->cluster_bits);
         json_add_uint(b, "refcount-bits", sum->refcount_bits);
         json_add_uint(b, "virtual-size", sum->virtual_size);
-        add_bool(b, "dirty", sum->incompatible & 1);
-        add_bool(b, "corrupt", sum->incompatible & 2);
+        json_add_bool(b, "dirty", sum->incompatible & 1);
+        json_add_bool(b, "corrupt", sum->incompatible & 2);
     }
     json_add_uint(b, "file-size", res->file_size);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-static void add_timings(JsonBuilder *b, const struct result *res)
+static void add_timings(struct json *b, const struct result *res)
 {
     json_begin_object(b, "timings");
     json_add_uint(b, "total", res->us_total / 1000);
@@ -205,7 +173,7 @@ static void add_timings(JsonBuilder *b, const struct result *res)
         json_add_uint(b, "guest", res->stats.us_guest / 1000);
         json_add_uint(b, "commit", res->stats.us_commit / 1000);
     }
-    json_builder_end_object(b);
+    json_end(b, '}');
     if (!res->have_stats)
         return;
     json_begin_object(b, "io");
@@ -213,10 +181,10 @@ static void add_timings(JsonBuilder *b, const struct result *res)
     json_add_uint(b, "bytes-written", res->stats.bytes_written);
     json_add_uint(b, "requests", res->stats.requests);
     json_add_uint(b, "exits", res->stats.exits);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-static void add_outcome(JsonBuilder *b, const struct result *res)
+static void add_outcome(struct json *b, const struct result *res)
 {
     const char *accel = res->opt->accel == VMM_ACCEL_KVM ? "kvm" : "process";
 
@@ -231,14 +199,12 @@ static void add_outcome(JsonBuilder *b, const struct result *res)
         json_add_string(b, "error", line);
     }
     json_add_string(b, "accel", res->ran ? accel : "none");
-    add_bool(b, "image-changed", res->image_changed);
+    json_add_bool(b, "image-changed", res->image_changed);
 }
 
-JsonNode *report_build(const struct result *res)
+void report_add(struct json *b, const struct result *res)
 {
-    g_autoptr(JsonBuilder) b = json_builder_new();
-
-    json_builder_begin_object(b);
+    json_begin(b, '{');
     add_qemu_keys(b, res);
     add_outcome(b, res);
     add_problems(b, res);
@@ -250,24 +216,26 @@ JsonNode *report_build(const struct result *res)
         json_begin_object(b, "undo");
         json_add_string(b, "journal", res->undo_path);
         json_add_uint(b, "bytes", res->undo_bytes);
-        json_builder_end_object(b);
+        json_end(b, '}');
     }
     if (options_is_repair(res->opt)) {
         json_begin_object(b, "repair");
         json_add_uint(b, "bytes-changed", res->commit_ended ? res->commit.bytes_changed : 0);
         json_add_uint(b, "clusters-freed", result_committed(res) ? res->summary.clusters_freed : 0);
-        json_builder_end_object(b);
+        json_end(b, '}');
     }
     add_timings(b, res);
     json_begin_object(b, "versions");
     json_add_string(b, "vol-repair", VR_VERSION);
     json_add_uint(b, "abi", VR_ABI_VERSION);
-    json_builder_end_object(b);
-    json_builder_end_object(b);
-    return json_builder_get_root(b);
+    json_end(b, '}');
+    json_end(b, '}');
 }
 
-char *report_compact(JsonNode *node)
+char *report_text(const struct result *res)
 {
-    return json_to_string(node, FALSE);
+    struct json *b = json_new(true);
+
+    report_add(b, res);
+    return json_free(b);
 }

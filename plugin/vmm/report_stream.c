@@ -7,10 +7,11 @@
 #include "front.h"
 
 /* Straight to the descriptor: a line is whole, at once, and the first failed one says that the reader is gone. */
-static bool send_line(JsonBuilder *builder)
+static bool send_line(struct json *event)
 {
-    g_autoptr(JsonNode) node = json_builder_get_root(builder);
-    g_autofree char *text = report_compact(node);
+    json_end(event, '}');
+
+    g_autofree char *text = json_free(event);
     g_autofree char *line = g_strconcat(text, "\n", NULL);
     size_t left = strlen(line);
 
@@ -27,59 +28,41 @@ static bool send_line(JsonBuilder *builder)
     return true;
 }
 
-static JsonBuilder *event_new(const char *event)
+static struct json *event_new(const char *event)
 {
-    JsonBuilder *builder = json_builder_new();
+    struct json *j = json_new(false);
 
-    json_builder_begin_object(builder);
-    json_builder_set_member_name(builder, "event");
-    json_builder_add_string_value(builder, event);
-    return builder;
-}
-
-static void add_string(JsonBuilder *builder, const char *name, const char *value)
-{
-    g_autofree char *valid = g_utf8_make_valid(value, -1);
-
-    json_builder_set_member_name(builder, name);
-    json_builder_add_string_value(builder, valid);
-}
-
-static void add_int(JsonBuilder *builder, const char *name, gint64 value)
-{
-    json_builder_set_member_name(builder, name);
-    json_builder_add_int_value(builder, value);
+    json_begin(j, '{');
+    json_add_string(j, "event", event);
+    return j;
 }
 
 bool stream_start(const struct options *opt)
 {
-    g_autoptr(JsonBuilder) builder = event_new("start");
+    struct json *j = event_new("start");
 
-    add_string(builder, "mode", options_mode_name(opt->mode));
-    add_string(builder, "filename", options_shown_name(opt));
-    add_int(builder, "pid", getpid());
-    json_builder_end_object(builder);
-    return send_line(builder);
+    json_add_string(j, "mode", options_mode_name(opt->mode));
+    json_add_string(j, "filename", options_shown_name(opt));
+    json_add_uint(j, "pid", (uint64_t)getpid());
+    return send_line(j);
 }
 
 bool stream_progress(const char *phase, const char *pass, unsigned percent)
 {
-    g_autoptr(JsonBuilder) builder = event_new("progress");
+    struct json *j = event_new("progress");
 
-    add_string(builder, "phase", phase);
+    json_add_string(j, "phase", phase);
     if (pass)
-        add_string(builder, "pass", pass);
-    add_int(builder, "percent", percent);
-    json_builder_end_object(builder);
-    return send_line(builder);
+        json_add_string(j, "pass", pass);
+    json_add_uint(j, "percent", percent);
+    return send_line(j);
 }
 
 bool stream_report(const struct result *res)
 {
-    g_autoptr(JsonBuilder) builder = event_new("report");
+    struct json *j = event_new("report");
 
-    json_builder_set_member_name(builder, "report");
-    json_builder_add_value(builder, report_build(res));
-    json_builder_end_object(builder);
-    return send_line(builder);
+    json_member(j, "report");
+    report_add(j, res);
+    return send_line(j);
 }

@@ -45,22 +45,21 @@ bool result_would_mend_more(const struct result *res)
 
 /* ---- JSON ----------------------------------------------------------------------------------------------- */
 
-static void add_rows(JsonBuilder *b, const char *name, const struct vr_would *would, bool only_lossy)
+static void add_rows(struct json *b, const char *name, const struct vr_would *would, bool only_lossy)
 {
-    json_builder_set_member_name(b, name);
-    json_builder_begin_array(b);
+    json_begin_array(b, name);
     for (int row = 0; row < VR_P_COUNT; row++) {
         if (!would->mended[row] || (only_lossy && !loses_something(row)))
             continue;
-        json_builder_begin_object(b);
+        json_begin(b, '{');
         json_add_string(b, "id", row_words[row].slug);
         json_add_uint(b, "count", would->mended[row]);
-        json_builder_end_object(b);
+        json_end(b, '}');
     }
-    json_builder_end_array(b);
+    json_end(b, ']');
 }
 
-static void add_mode(JsonBuilder *b, const struct result *res, unsigned which)
+static void add_mode(struct json *b, const struct result *res, unsigned which)
 {
     const struct vr_would *would = &res->summary.would[which];
     int row = would->row ? row_find(would->row) : -1;
@@ -68,27 +67,27 @@ static void add_mode(JsonBuilder *b, const struct result *res, unsigned which)
     json_begin_object(b, options_mode_name(modes[which]));
     if (would->status != VR_OK) {
         json_add_string(b, "refused", row >= 0 ? row_words[row].slug : "unknown");
-        json_builder_end_object(b);
+        json_end(b, '}');
         return;
     }
     add_rows(b, "mends", would, false);
     add_rows(b, "gives-up", would, true);
     json_add_uint(b, "clusters-freed", would->clusters_freed);
     json_add_uint(b, "bytes-written", would->bytes);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-void json_add_would(JsonBuilder *b, const struct result *res)
+void json_add_would(struct json *b, const struct result *res)
 {
     if (!told(res))
         return;
     json_begin_object(b, "would-do");
     for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++)
         add_mode(b, res, i);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-static void add_snapshot(JsonBuilder *b, const struct result *res, uint32_t root)
+static void add_snapshot(struct json *b, const struct result *res, uint32_t root)
 {
     uint64_t problems = 0;
 
@@ -98,26 +97,25 @@ static void add_snapshot(JsonBuilder *b, const struct result *res, uint32_t root
         if (rec->walk == VR_WALK_CHECK && rec->root == root && problems <= G_MAXINT64 - MIN(rec->count, G_MAXINT64))
             problems += MIN(rec->count, G_MAXINT64);
     }
-    json_builder_begin_object(b);
+    json_begin(b, '{');
     json_add_uint(b, "index", root - 1);
     json_add_string(b, "id", names_get(res->names, root, true));
     json_add_string(b, "name", names_get(res->names, root, false));
     json_add_uint(b, "problems", problems);
     json_add_ranges(b, res, root);
-    json_builder_end_object(b);
+    json_end(b, '}');
 }
 
-void json_add_snapshots(JsonBuilder *b, const struct result *res)
+void json_add_snapshots(struct json *b, const struct result *res)
 {
     g_autoptr(GArray) roots = result_snapshots(res);
 
     if (!roots->len)
         return;
-    json_builder_set_member_name(b, "snapshots-affected");
-    json_builder_begin_array(b);
+    json_begin_array(b, "snapshots-affected");
     for (unsigned i = 0; i < MIN(roots->len, RESULT_RANGES_MAX); i++)
         add_snapshot(b, res, g_array_index(roots, uint32_t, i));
-    json_builder_end_array(b);
+    json_end(b, ']');
 }
 
 /* ---- text ------------------------------------------------------------------------------------------------- */

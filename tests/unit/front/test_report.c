@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* test_report.c: the JSON document, byte for byte, and its printers. */
+#include <json-glib/json-glib.h>
+
 #include "fake_child.h"
 #include "unit.h"
 
@@ -140,17 +142,22 @@ static void fill(struct result *res)
 static void document(void **state)
 {
     struct options opt = options_of(FRONT_ALL);
-    g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
     struct result res;
 
     (void)state;
     result_init(&res, &opt);
     fill(&res);
-    node = report_build(&res);
-    text = report_pretty(node);
+    text = report_text(&res);
     assert_string_equal(text, golden);
     result_clear(&res);
+}
+
+static JsonNode *parsed(const struct result *res)
+{
+    g_autofree char *text = report_text(res);
+
+    return json_from_string(text, NULL);
 }
 
 /* Nothing ran: no counters of qemu-img, and the rest is there. */
@@ -165,7 +172,7 @@ static void without_a_run(void **state)
     (void)state;
     result_init(&res, &opt);
     result_fail(&res, error);
-    node = report_build(&res);
+    node = parsed(&res);
     object = json_node_get_object(node);
     assert_false(json_object_has_member(object, "check-errors"));
     assert_string_equal(json_object_get_string_member(object, "verdict"), "failed");
@@ -175,36 +182,51 @@ static void without_a_run(void **state)
     result_clear(&res);
 }
 
-/* File names are bytes; JSON is UTF-8 and has its escapes. */
+/* File names are bytes; JSON is UTF-8 and has its escapes, which are qemu-img's. */
 static void odd_names(void **state)
 {
     struct options opt = options_of(FRONT_CHECK);
     g_autoptr(GError) error = g_error_new_literal(FRONT_ERROR, FRONT_ERROR_FAILED, "x");
-    g_autoptr(JsonNode) node = NULL, again = NULL;
+    g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
     struct result res;
 
     (void)state;
-    opt.filename = (char *)"a\"b\\c\n\xff.qcow2";
+    opt.filename = (char *)"a\"b\\c\n\xff\u00e9\U0001f600\x7f.qcow2";
     result_init(&res, &opt);
     result_fail(&res, error);
-    node = report_build(&res);
-    text = report_pretty(node);
-    assert_true(g_utf8_validate(text, -1, NULL));
-    again = json_from_string(text, NULL);
-    assert_non_null(again);
-    assert_true(json_node_equal(node, again));
+    text = report_text(&res);
+    node = json_from_string(text, NULL);
+    assert_non_null(node);
+    assert_non_null(strstr(text, "\"filename\": \"a\\\"b\\\\c\\n\\uFFFD\\u00E9\\uD83D\\uDE00\\u007F.qcow2\""));
     result_clear(&res);
 }
 
 static void empty_containers(void **state)
 {
-    g_autoptr(JsonNode) node = json_from_string("{\"a\":[],\"b\":{},\"c\":[1,true,null]}", NULL);
-    g_autofree char *text = report_pretty(node);
+    static const char *const want[] = {"{\n    \"a\": [],\n    \"b\": {},\n    \"c\": [\n        {},\n        {}\n    ]\n}\n",
+                                       "{\"a\":[],\"b\":{},\"c\":[{},{}]}"};
 
     (void)state;
-    assert_string_equal(text, "{\n    \"a\": [],\n    \"b\": {},\n    \"c\": [\n        1,\n        true,\n"
-                              "        null\n    ]\n}\n");
+    for (int compact = 0; compact < 2; compact++) {
+        struct json *j = json_new(!compact);
+        g_autofree char *text = NULL;
+
+        json_begin(j, '{');
+        json_begin_array(j, "a");
+        json_end(j, ']');
+        json_begin_object(j, "b");
+        json_end(j, '}');
+        json_begin_array(j, "c");
+        for (int i = 0; i < 2; i++) {
+            json_begin(j, '{');
+            json_end(j, '}');
+        }
+        json_end(j, ']');
+        json_end(j, '}');
+        text = json_free(j);
+        assert_string_equal(text, want[compact]);
+    }
 }
 
 static void would_do(void **state)
@@ -224,7 +246,7 @@ static void would_do(void **state)
     res.summary.would[0] = (struct vr_would){.status = VR_EREFUSED, .row = row_words[VR_P_NEED_REBUILD].code};
     res.summary.would[1] = (struct vr_would){.clusters_freed = 3, .bytes = 12, .mended[VR_P_SNAP_DROPPED] = 7};
     result_conclude(&res);
-    node = report_build(&res);
+    node = parsed(&res);
     object = json_node_get_object(node);
     would = json_object_get_object_member(object, "would-do");
     assert_non_null(would);
@@ -272,7 +294,7 @@ static void snapshots_hit(void **state)
     add_hit(&res, 2, 0);
     add_hit(&res, VR_ROOT_BITMAPS, 0);
     result_conclude(&res);
-    node = report_build(&res);
+    node = parsed(&res);
     array = json_object_get_array_member(json_node_get_object(node), "snapshots-affected");
     assert_int_equal(json_array_get_length(array), 2);
     first = json_array_get_object_element(array, 0);
