@@ -9,11 +9,15 @@ import os
 import platform
 import shutil
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+
+import images  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / 'docs' / 'performance.md'
@@ -23,23 +27,11 @@ SAME = ('corruptions', 'leaks', 'leaks-fixed', 'corruptions-fixed', 'check-error
 
 # ---- images -------------------------------------------------------------------------------------------------
 
-
-def make_fresh(path, scale):
-    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', str(path), str((1 << 30) // scale)], check=True)
+GIB, TIB = 1 << 30, 1 << 40
 
 
-def make_mapped(path, scale, size=1 << 40):
-    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', str(path),
-                    str(size // scale)], check=True)
-
-
-def make_leaks(path, scale):
-    """A mapped image that has lost its L1 entries: all its L2 tables and data clusters are leaks."""
-    make_mapped(path, scale, 1 << 36)
-    with open(path, 'r+b') as file:
-        l1_size, l1_offset = struct.unpack('>IQ', file.read(48)[36:])
-        file.seek(l1_offset)
-        file.write(bytes(8 * l1_size))
+def make_fresh(path, size):
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', str(path), str(size)], check=True)
 
 
 @dataclasses.dataclass
@@ -47,17 +39,37 @@ class Bench:
     """One row. A bench that repairs gets a fresh copy of its image for every run."""
     name: str
     title: str
-    make: object
-    arguments: list
-    status: int
-    rounds: int
+    make: object       # (path, bytes of the disk, options of qemu-img create...)
+    size: int
+    arguments: list = dataclasses.field(default_factory=list)
+    status: int = 0
+    rounds: int = 5
     repairs: bool = False
+    options: tuple = ()
+    alone: str = ''    # why qemu-img is not run beside it
+    most: int = 0      # qemu-img may run so many rounds only; 0 = all
+    same: bool = True  # both tools end with the same counters
 
 
+REPAIR_ALL, REPAIR_LEAKS = ['-r', 'all'], ['-r', 'leaks']
 BENCHES = [
-    Bench('fresh', 'check, fresh 1 GiB image, whole process', make_fresh, [], 0, 21),
-    Bench('mapped', 'check, 1 TiB fully mapped, 64 KiB clusters', make_mapped, [], 0, 7),
-    Bench('leaks', '`-r leaks`, a million leaked clusters', make_leaks, ['-r', 'leaks'], 0, 3, repairs=True),
+    Bench('fresh', 'check, fresh 1 GiB image, whole process', make_fresh, GIB, rounds=41),
+    Bench('mapped', 'check, 1 TiB fully mapped, 64 KiB clusters', images.qemu_mapped, TIB, rounds=7),
+    Bench('cold', 'the same, page cache dropped before each run', images.qemu_mapped, TIB),
+    Bench('clusters-2m', 'check, 1 TiB fully mapped, 2 MiB clusters', images.qemu_mapped, TIB, options=('cluster_size=2M',), rounds=15),
+    Bench('clusters-4k', 'check, 64 GiB fully mapped, 4 KiB clusters', images.qemu_mapped, 64 * GIB, options=('cluster_size=4k',)),
+    Bench('extended', 'check, 1 TiB fully mapped, extended L2 entries', images.qemu_mapped, TIB, options=('extended_l2=on',)),
+    Bench('snapshots', 'check, 64 GiB, 20 snapshots that share its tables', images.snapshots, 64 * GIB),
+    Bench('compressed', 'check, 256 GiB of compressed clusters', images.compressed, 256 * GIB),
+    Bench('fragmented', 'check, 256 GiB, clusters in random order', images.fragmented, 256 * GIB),
+    Bench('sparse', 'check, 64 TiB, 1 % mapped', images.sparse, 64 * TIB),
+    Bench('leaks', '`-r leaks`, a million leaked clusters', images.leaks, 64 * GIB, REPAIR_LEAKS, rounds=3, repairs=True),
+    Bench('leaks-16m', '`-r leaks`, 16.7 million leaked clusters', images.leaks, TIB, REPAIR_LEAKS, rounds=3, repairs=True,
+          alone='974 s, measured once'),
+    Bench('zeroed', '`-r all`, 1.6 million refcounts of 0', images.zeroed_refcounts, 100 * GIB, REPAIR_ALL, rounds=3, repairs=True,
+          same=False, most=1),
+    Bench('rebuild', '`-r all`, 1 TiB, the refcount table lost', images.lost_refcounts, TIB, REPAIR_ALL, rounds=3, repairs=True,
+          same=False, most=1),
 ]
 
 
@@ -88,17 +100,23 @@ def run_once(meter, command, image):
 def measure(bench, work, tools, args):
     """Runs the tools in turn, after one run each that does not count. {tool: [Run]}"""
     image, copy = work / f'{bench.name}.qcow2', work / 'copy.qcow2'
-    bench.make(image, args.scale)
-    runs = {tool: [] for tool in tools}
+    bench.make(image, bench.size // args.scale, *bench.options)
+    runs = {tool: [] for tool in tools if tool == 'vol-repair' or not bench.alone}
     rounds = args.rounds or bench.rounds
     for number in range(rounds + (not bench.repairs)):
-        for tool, command in tools.items():
+        for tool in runs:
+            if tool == 'qemu-img' and bench.most and len(runs[tool]) >= bench.most:
+                continue
+            command = tools[tool]
             command = [*command, *bench.arguments]
             if bench.repairs:
                 command += [f'--undo={work / "journal"}'] * (tool == 'vol-repair')
                 (work / 'journal').unlink(missing_ok=True)
                 subprocess.run(['cp', '--sparse=always', str(image), str(copy)], check=True)
                 os.sync()
+            if bench.name == 'cold':
+                os.sync()
+                Path('/proc/sys/vm/drop_caches').write_text('3')
             run = run_once(work / 'measure', command, copy if bench.repairs else image)
             if run.status != bench.status:
                 sys.exit(f'bench: {bench.name}: {tool} ended with {run.status}, not {bench.status}')
@@ -112,6 +130,8 @@ def measure(bench, work, tools, args):
 
 def compare(bench, runs):
     """Speed counts only for the same answer."""
+    if not bench.same or bench.alone:
+        return
     answers = [{k: run[0].document.get(k, 0) for k in SAME} for run in runs.values()]
     for other in answers[1:]:
         different = [f'{k}: {answers[0][k]} and {other[k]}' for k in SAME if answers[0][k] != other[k]]
@@ -131,12 +151,21 @@ def mebibytes(value):
 
 
 def row(bench, runs):
-    ours, theirs = runs['vol-repair'], runs['qemu-img']
-    ratio = statistics.median(q.seconds / v.seconds for v, q in zip(ours, theirs))
-    cells = [bench.title, seconds(statistics.median(r.seconds for r in ours)),
-             seconds(statistics.median(r.seconds for r in theirs)), f'{ratio:.2f}', len(ours),
-             mebibytes(statistics.median(r.peak for r in ours)), mebibytes(statistics.median(r.peak for r in theirs)),
-             mebibytes(statistics.median(r.read for r in ours)), mebibytes(statistics.median(r.read for r in theirs))]
+    ours, theirs = runs['vol-repair'], runs.get('qemu-img', [])
+
+    def median(of, key):
+        return statistics.median(getattr(r, key) for r in of)
+    cells = [bench.title, seconds(median(ours, 'seconds'))]
+    if bench.alone:
+        cells += [bench.alone, f'{float(bench.alone.split()[0]) / median(ours, "seconds"):.0f}']
+    else:
+        pairs = zip(ours, theirs if len(theirs) == len(ours) else theirs * len(ours))
+        cells += [seconds(median(theirs, 'seconds')), f'{statistics.median(q.seconds / v.seconds for v, q in pairs):.2f}']
+    cells += [f'{len(ours)}' if len(ours) == len(theirs) or bench.alone else f'{len(ours)}, {len(theirs)}']
+    for key in ('peak', 'read'):
+        cells += [mebibytes(median(ours, key)), mebibytes(median(theirs, key)) if theirs else '-']
+    io = ours[0].document.get('io', {})
+    cells += [mebibytes(io.get('bytes-written', 0)), io.get('exits', '-')]
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 
@@ -163,7 +192,7 @@ Both tools had to give the same answer, or there would be no table. Absolute tim
 
 def table(rows):
     head = ['run', 'vol-repair', 'qemu-img', 'ratio', 'rounds', 'peak, vol-repair', 'peak, qemu-img', 'read, vol-repair',
-            'read, qemu-img']
+            'read, qemu-img', 'written', 'exits']
     return '\n'.join(['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head), *rows])
 
 
@@ -184,7 +213,9 @@ def main():
     try:
         subprocess.run(['cc', '-O2', '-o', str(work / 'measure'), str(Path(__file__).parent / 'measure.c')], check=True)
         for bench in BENCHES:
-            if args.name in (None, bench.name):
+            if bench.name == 'cold' and not os.access('/proc/sys/vm/drop_caches', os.W_OK):
+                print('SKIP cold: the page cache cannot be dropped here')
+            elif args.name in (None, bench.name):
                 rows.append(row(bench, measure(bench, work, tools, args)))
                 print(rows[-1], flush=True)
     finally:
