@@ -179,6 +179,8 @@ struct vr_ctx {
     struct vr_image *img;   /* of this walk */
     uint64_t planned;       /* writes handed to the overlay */
     struct vr_would *would; /* a walk that only says what it would do, or NULL */
+    uint8_t *stream_buf;    /* stream.c, of this walk */
+    uint64_t stream_bytes;
     bool header_shared;     /* something else lies on the header as well */
     /* report.c */
     struct vr_record *batch;

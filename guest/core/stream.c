@@ -2,7 +2,18 @@
 /* stream.c: reads many blocks of one size ahead of their use and delivers them in order. */
 #include "core.h"
 
-#define STREAM_MEMORY (1u << 20)
+/* Blocks in flight should stay in the cache of the processor that copies them and of the one that reads them. */
+#define STREAM_MEMORY (512u << 10)
+
+/* Streams follow one another, never two at a time: the buffer of a walk is the same for all. */
+static uint8_t *buffer(struct vr_ctx *ctx, uint64_t bytes)
+{
+    if (!ctx->stream_buf || ctx->stream_bytes < bytes) {
+        ctx->stream_buf = vr_arena_get(&ctx->arena, bytes);
+        ctx->stream_bytes = bytes;
+    }
+    return ctx->stream_buf;
+}
 
 enum vr_status vr_stream_open(struct vr_stream *s, struct vr_ctx *ctx, uint32_t block, uint64_t expected)
 {
@@ -12,7 +23,7 @@ enum vr_status vr_stream_open(struct vr_stream *s, struct vr_ctx *ctx, uint32_t 
     s->depth = depth < 2 ? 2 : (unsigned)depth;
     s->ctx = ctx;
     s->block = block;
-    s->buf = vr_arena_get(&ctx->arena, (uint64_t)s->depth * block);
+    s->buf = buffer(ctx, (uint64_t)s->depth * block);
     return s->buf ? VR_OK : VR_ENOMEM;
 }
 

@@ -19,6 +19,7 @@ static enum vr_status walk(struct vr_ctx *ctx, enum vr_walk which)
     uint64_t mark = vr_arena_mark(&ctx->arena);
 
     ctx->walk = which;
+    ctx->stream_buf = NULL;
     ctx->img = vr_arena_get(&ctx->arena, sizeof(*ctx->img));
     if (!ctx->img)
         return VR_ENOMEM;

@@ -275,7 +275,7 @@ def damaged_images(elf):
     yield 'entry in data', poke(elf, 24, struct.pack('<Q', rodata[ADDRESS])), 'its entry is not code'
     yield 'entry nowhere', poke(elf, 24, b'\0' * 8), 'its entry is not code'
     yield 'text is not executable', edit(elf, TEXT, flags=4), 'its entry is not code'
-    yield 'another ABI', poke(elf, note + 16, b'\x03'), 'it speaks another ABI version'
+    yield 'another ABI', poke(elf, note + 16, bytes([elf[note + 16] + 1])), 'it speaks another ABI version'
     yield "another's note", poke(elf, note + 12, b'XX'), 'its ABI note is damaged'
     yield 'note behind the file', edit(elf, NOTE, file_at=len(elf)), 'its ABI note is damaged'
     yield 'no note', edit(elf, NOTE, type=0), 'it has no ABI note'
