@@ -149,6 +149,18 @@ static uint64_t overlay_memory(const struct vmm_config *cfg)
     return cfg->mode == VR_MODE_CHECK ? 0 : cfg->memory / 8;
 }
 
+/*
+ * The guest begins its heap with a byte for each cluster, and touches all of it: what that is with 64 KiB clusters comes
+ * in huge pages, each of which saves 512 faults of some microseconds. More would only be cleared in vain.
+ */
+static void advise_huge(struct child *c)
+{
+    uint64_t map = (c->cfg->image_size >> 16) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
+
+    if (map != 0)
+        (void)madvise(c->memory + VR_GPA_HEAP, map < c->heap_size ? map : c->heap_size, MADV_HUGEPAGE);
+}
+
 static void make_memory(struct child *c)
 {
     const struct vmm_config *cfg = c->cfg;
@@ -160,10 +172,13 @@ static void make_memory(struct child *c)
     c->heap_size = (cfg->memory - OVERHEAD - overlay_memory(cfg)) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
     c->memory_size = VR_GPA_HEAP + c->heap_size;
     /* And a page behind it, which the process accelerator makes a wall. */
-    c->memory = mmap(NULL, c->memory_size + VR_PAGE_SIZE, PROT_READ | PROT_WRITE,
-                     share | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (c->memory == MAP_FAILED)
+    uint8_t *whole = mmap(NULL, c->memory_size + VR_HEAP_ALIGN, PROT_READ | PROT_WRITE,
+                          share | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (whole == MAP_FAILED)
         child_fail(c, VMM_FAIL_MEMORY, errno, "mapping the guest's memory");
+    /* Aligned, so that a huge page of the guest can be one of the host. */
+    c->memory = whole + (-(uintptr_t)whole & (VR_HEAP_ALIGN - 1));
+    advise_huge(c);
     *(struct vr_boot *)(void *)(c->memory + VR_GPA_BOOT) = (struct vr_boot){
         .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
         .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,

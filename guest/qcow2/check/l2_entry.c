@@ -148,6 +148,14 @@ static bool preallocated(const struct vr_ctx *ctx, uint64_t entry, uint64_t bitm
     return has(ctx, VR_INCOMPAT_EXTL2) ? VR_SUB_ALLOCATED(bitmap) == 0 : (entry & VR_ZERO) != 0;
 }
 
+static bool room_for_fix(struct vr_map_walk *w)
+{
+    if (!w->fixes)
+        w->fixes = vr_arena_get(&w->ctx->arena, VR_ENTRY_FIXES_MAX * sizeof(*w->fixes));
+    w->no_room = !w->fixes || w->nfixes == VR_ENTRY_FIXES_MAX;
+    return !w->no_room;
+}
+
 static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap)
 {
     struct vr_ctx *ctx = w->ctx;
@@ -160,12 +168,12 @@ static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, 
     bool garbage = entry & VR_L2_RESERVED;
 
     ctx->img->incomplete |= garbage;
-    if (zero && !garbage && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && w->nfixes < VR_ENTRY_FIXES_MAX) {
+    if (zero && !garbage && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && room_for_fix(w)) {
         w->fixes[w->nfixes++] = (struct vr_entry_fix){at->host, at->guest, entry, bitmap, at->count, at->root};
         return;
     }
     f.got = entry & VR_OFFSET_MASK;
-    if (garbage || w->nfixes == VR_ENTRY_FIXES_MAX)
+    if (garbage || w->no_room)
         f.kept = VR_KEPT_DOUBTFUL;
     if (!zero) {
         f.guest_len = ctx->img->cluster_size;

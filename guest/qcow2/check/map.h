@@ -26,7 +26,7 @@ struct vr_parent {
 
 struct vr_map_walk {
     struct vr_ctx *ctx;
-    struct vr_parent *parents; /* of the table at parents_of; VR_PARENTS_MAX from the arena */
+    struct vr_parent *parents; /* of the table at parents_of; VR_PARENTS_MAX, once there is one */
     uint32_t nparents;
     uint64_t parents_of;       /* host offset, 0 = none yet */
     uint64_t table;            /* host offset of the table at hand */
@@ -34,8 +34,9 @@ struct vr_map_walk {
     uint64_t plain_clusters;   /* clusters that lie wholly in the file; 0: the image has no plain entries */
     uint8_t plain_times;       /* what a plain entry of the table at hand adds to its cluster; 0: it has none */
     uint64_t plain_mask;       /* bits of an L2 entry in which a plain one says where its cluster is */
-    struct vr_entry_fix *fixes;
+    struct vr_entry_fix *fixes; /* VR_ENTRY_FIXES_MAX, once there is one */
     uint32_t nfixes;
+    bool no_room;              /* for one more of them */
     uint64_t active;      /* entries of the active L1 table that name the table at hand */
     uint64_t table_next;  /* host offset that would continue the last data cluster of this table; 0 = none yet */
 };

@@ -6,9 +6,14 @@
 static enum vr_status collect(struct vr_map_walk *w, uint64_t table)
 {
     struct vr_ctx *ctx = w->ctx;
-    uint64_t mark = vr_arena_mark(&ctx->arena), index, entry;
     struct vr_l1_walk l1;
+    uint64_t index, entry;
 
+    if (!w->parents)
+        w->parents = vr_arena_get(&ctx->arena, VR_PARENTS_MAX * sizeof(*w->parents));
+    if (!w->parents)
+        return VR_ENOMEM;
+    uint64_t mark = vr_arena_mark(&ctx->arena);
     VR_TRY(vr_l1_open(&l1, ctx));
     w->nparents = 0;
     for (uint32_t root = 0; root < ctx->img->nroots && w->nparents < VR_PARENTS_MAX; root++) {

@@ -137,10 +137,6 @@ enum vr_status vr_pass_map(struct vr_ctx *ctx)
     uint64_t tables = 0;
 
     vr_plain_open(&w);
-    w.fixes = vr_arena_get(&ctx->arena, VR_ENTRY_FIXES_MAX * sizeof(*w.fixes));
-    w.parents = vr_arena_get(&ctx->arena, VR_PARENTS_MAX * sizeof(*w.parents));
-    if (!w.fixes || !w.parents)
-        return VR_ENOMEM;
     VR_TRY(claim_tables(ctx, &tables));
     vr_progress(ctx, VR_PASS_MAP, 0, tables);
     VR_TRY(walk_tables(&w, tables));
