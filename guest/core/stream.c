@@ -3,7 +3,7 @@
 #include "core.h"
 
 /* Blocks in flight should stay in the cache of the processor that copies them and of the one that reads them. */
-#define STREAM_MEMORY (512u << 10)
+#define STREAM_MEMORY (768u << 10)
 
 /* Streams follow one another, never two at a time: the buffer of a walk is the same for all. */
 static uint8_t *buffer(struct vr_ctx *ctx, uint64_t bytes)
