@@ -28,15 +28,15 @@ SANITIZER = ("AddressSanitizer", "LeakSanitizer", "runtime error:")
 class Tool:
     """The vol-repair under test."""
 
-    def __init__(self, path, accel):
-        self.path, self.accel = os.path.abspath(path), accel
+    def __init__(self, path, accel, *more):
+        self.path, self.accel, self.more = os.path.abspath(path), accel, more
 
     def run(self, directory, *arguments):
         """One run in `directory`: {exit, json (keys of qemu-img, None where it would print no document), report}."""
         report_path = os.path.join(directory, "report.json")
         if os.path.exists(report_path):
             os.unlink(report_path)
-        command = [self.path, *arguments, f"--report={report_path}", IMAGE]
+        command = [self.path, *self.more, *arguments, f"--report={report_path}", IMAGE]
         try:
             run = subprocess.run(command, cwd=directory, capture_output=True, text=True, errors="replace",
                                  timeout=TIMEOUT, check=False)

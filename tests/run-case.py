@@ -30,7 +30,7 @@ def run_one(name, args, version):
     scratch = tempfile.mkdtemp(prefix=name + ".", dir=args.work)
     try:
         with open(os.path.join(args.cases, name, "recipe"), encoding="utf-8") as file:
-            case = Case(name, file.read(), Tool(args.vol_repair, args.accel), scratch)
+            case = Case(name, file.read(), Tool(args.vol_repair, args.accel, *args.option), scratch)
         case.go(args.cache, version)
         return name, case.failures, case.records, case.proposals, "kvm" in case.ran
     except RecipeError as error:
@@ -70,6 +70,7 @@ def options():
     parser.add_argument("--cache", default=os.environ.get("VOL_REPAIR_CASE_CACHE"), metavar="DIR",
                         help="where qemu-img's answers are kept (default: beside vol-repair)")
     parser.add_argument("--records", metavar="FILE", help="write what each case raised, for gate.py")
+    parser.add_argument("--option", action="append", default=[], help="of vol-repair, for every run: --option=--test-wide-map")
     parser.add_argument("--keep", metavar="DIR", help="keep the images of all cases in this new directory")
     parser.add_argument("--propose", action="store_true", help="print the missing `differs` lines")
     return parser.parse_args()

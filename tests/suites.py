@@ -43,7 +43,7 @@ SUITES = [
     Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),
     Suite('cases, sanitizers, process', CASES.format(build='{asan}', accel='process')),
     Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True),
-    Suite('cases, clang, kvm', CASES.format(build='{clang}', accel='kvm'), kvm=True, quick=False),
+    Suite('cases, clang, kvm, wide', CASES.format(build='{clang}', accel='kvm') + ' --option=--test-wide-map', kvm=True, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process'),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),

@@ -2,8 +2,8 @@
 /* stream.c: reads many blocks of one size ahead of their use and delivers them in order. */
 #include "core.h"
 
-/* Blocks in flight should stay in the cache of the processor that copies them and of the one that reads them. */
-#define STREAM_MEMORY (768u << 10)
+/* Enough in flight that a doorbell, which is dear, starts many reads; and little enough to stay in the cache. */
+#define STREAM_MEMORY (3u << 20)
 
 /* Streams follow one another, never two at a time: the buffer of a walk is the same for all. */
 static uint8_t *buffer(struct vr_ctx *ctx, uint64_t bytes)

@@ -17,6 +17,8 @@
 #define OVERHEAD   (8u << 20)
 #define HEAP_MIN   (4u << 20)
 #define TICK_MS    100
+#define HUGE_FROM    (UINT64_C(1) << 36) /* size of an image, bytes */
+#define HUGE_BUFFERS (4u << 20)
 
 uint64_t child_now_us(void)
 {
@@ -150,15 +152,17 @@ static uint64_t overlay_memory(const struct vmm_config *cfg)
 }
 
 /*
- * The guest begins its heap with a byte for each cluster, and touches all of it: what that is with 64 KiB clusters comes
- * in huge pages, each of which saves 512 faults of some microseconds. More would only be cleared in vain.
+ * The guest begins its heap with a bit for each cluster and a few MiB of buffers, and touches all of it: for the usual
+ * cluster size that comes in huge pages, each of which saves 512 faults of some microseconds. For a small image they
+ * would only be cleared in vain.
  */
 static void advise_huge(struct child *c)
 {
-    uint64_t map = (c->cfg->image_size >> 16) & ~(uint64_t)(VR_HEAP_ALIGN - 1);
+    uint64_t bytes = (c->cfg->image_size >> (16 + 3)) + HUGE_BUFFERS;
 
-    if (map != 0)
-        (void)madvise(c->memory + VR_GPA_HEAP, map < c->heap_size ? map : c->heap_size, MADV_HUGEPAGE);
+    bytes &= ~(uint64_t)(VR_HEAP_ALIGN - 1);
+    if (c->cfg->image_size >= HUGE_FROM)
+        (void)madvise(c->memory + VR_GPA_HEAP, bytes < c->heap_size ? bytes : c->heap_size, MADV_HUGEPAGE);
 }
 
 static void make_memory(struct child *c)
@@ -183,7 +187,7 @@ static void make_memory(struct child *c)
         .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
         .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,
         .flags = (cfg->image_is_device ? VR_BOOT_DEVICE : 0) | (cfg->force_leaks ? VR_BOOT_FORCE_LEAKS : 0) |
-                 (cfg->would ? VR_BOOT_WOULD : 0)};
+                 (cfg->would ? VR_BOOT_WOULD : 0) | (cfg->wide_map ? VR_BOOT_WIDE : 0)};
 }
 
 static void load(struct child *c)

@@ -113,6 +113,7 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .crash_after = opt->crash_after,
         .crash_epoch = opt->crash_epoch,
         .crash_seed = opt->crash_seed,
+        .wide_map = opt->wide_map,
     };
 
     g_strlcpy(cfg.image_name, img->real_path, sizeof(cfg.image_name));

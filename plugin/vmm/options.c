@@ -32,6 +32,7 @@ enum {
     OPT_TEST_VMM_CRASH_AFTER,
     OPT_TEST_CRASH_EPOCH,
     OPT_TEST_CRASH_SEED,
+    OPT_TEST_WIDE_MAP,
 };
 
 static const struct option long_options[] = {
@@ -63,6 +64,7 @@ static const struct option long_options[] = {
     {"test-vmm-crash-after", required_argument, NULL, OPT_TEST_VMM_CRASH_AFTER},
     {"test-crash-epoch", required_argument, NULL, OPT_TEST_CRASH_EPOCH},
     {"test-crash-seed", required_argument, NULL, OPT_TEST_CRASH_SEED},
+    {"test-wide-map", no_argument, NULL, OPT_TEST_WIDE_MAP},
     {NULL, 0, NULL, 0},
 };
 
@@ -280,6 +282,9 @@ static bool take_switch(struct options *opt, int letter)
         return true;
     case OPT_STREAM:
         opt->stream = true;
+        return true;
+    case OPT_TEST_WIDE_MAP:
+        opt->wide_map = true;
         return true;
     case OPT_FORCE_LEAKS:
         opt->force_leaks = true;

@@ -36,8 +36,8 @@ static void claim_data(struct vr_map_walk *w, const struct vr_finding *at, uint6
     struct vr_image *img = w->ctx->img;
     uint64_t cluster = offset >> img->h.cluster_bits;
 
-    if (img->refs.bytes[cluster] == 0 && at->count == 1) {
-        img->refs.bytes[cluster] = 1;
+    if (at->count == 1 && vr_refmap_is_free(&img->refs, cluster)) {
+        vr_refmap_claim(&img->refs, cluster, VR_CLAIM_DATA, 1);
         return;
     }
     uint32_t before = vr_claims_at(w->ctx, offset);

@@ -167,7 +167,8 @@ enum vr_status vr_pass_reftable(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
 
-    VR_TRY(vr_refmap_open(&img->refs, &ctx->arena, room_for(ctx), vr_refcount_max(img->h.refcount_order)));
+    VR_TRY(vr_refmap_open(&img->refs, &ctx->arena, room_for(ctx), vr_refcount_max(img->h.refcount_order),
+                          img->h.snapshots != 0 || (ctx->flags & VR_BOOT_WIDE)));
     claim_fixed(ctx);
     uint64_t bytes = img->h.reftable_clusters << img->h.cluster_bits;
     img->table_entries = vr_region_past_eof(ctx, img->h.reftable_offset, bytes) ? 0 : bytes / 8;

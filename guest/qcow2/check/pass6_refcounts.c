@@ -32,7 +32,7 @@ static bool block_is_missing(const struct compare *cmp)
         if (vr_refblock_offset(img, i) != 0)
             continue;
         for (uint64_t c = first; c < first + n; c++)
-            if (img->refs.bytes[c] != 0)
+            if (!vr_refmap_is_free(&img->refs, c))
                 return true;
     }
     return false;
@@ -111,40 +111,49 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
     return vr_plan_write(cmp->ctx, epoch, offset + lo, cmp->data + lo, (uint32_t)(hi - lo));
 }
 
-/* Refcounts that are 16 bits wide, and all 0 or all 1, as the map has them: the usual case, eight clusters at a time. */
-static bool eight_agree(const uint8_t *refcounts, const uint8_t *refs)
+/*
+ * Refcounts that are 16 bits wide, and all 0 or all 1, as the map has them: the usual case, eight clusters at a time.
+ * Returns how many agree so: 0 or 8; *ones: they are 1. cluster is a multiple of 8.
+ */
+static unsigned eight_agree(const struct vr_refmap *m, const uint8_t *refcounts, uint64_t cluster, bool *ones)
 {
+    const uint64_t each = UINT64_C(0x0100010001000100);
     uint64_t lo, hi, refs8;
 
     __builtin_memcpy(&lo, refcounts, 8);
     __builtin_memcpy(&hi, refcounts + 8, 8);
-    __builtin_memcpy(&refs8, refs, 8);
-    if ((lo | hi | refs8) == 0)
-        return true;
-    return (lo & hi) == UINT64_C(0x0100010001000100) && (lo | hi) == UINT64_C(0x0100010001000100) &&
-           refs8 == UINT64_C(0x0101010101010101);
+    *ones = (lo & hi) == each && (lo | hi) == each;
+    if (!*ones && (lo | hi) != 0)
+        return 0;
+    if (!m->bytes) {
+        uint8_t bits = (uint8_t)(m->once[cluster >> 6] >> (cluster & 56));
+        return *ones ? bits == 0xff ? 8 : 0 : bits == 0 && !vr_refmap_thin_exact(m, cluster) ? 8 : 0;
+    }
+    __builtin_memcpy(&refs8, m->bytes + cluster, 8);
+    return refs8 == (*ones ? UINT64_C(0x0101010101010101) : 0) ? 8 : 0;
 }
 
 static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
 {
     struct vr_image *img = cmp->ctx->img;
     unsigned order = img->h.refcount_order;
-    const uint8_t *refs = img->refs.bytes + first;
+    bool ones;
 
     cmp->first = first;
     cmp->lo = UINT64_MAX;
     cmp->hi = 0;
     cmp->falls = false;
     for (uint64_t i = 0; i < count; i++) {
-        if (order == 4 && cmp->data && i + 8 <= count && eight_agree(cmp->data + i * 2, refs + i)) {
+        if (order == 4 && cmp->data && i % 8 == 0 && i + 8 <= count &&
+            eight_agree(&img->refs, cmp->data + i * 2, first + i, &ones)) {
             i += 7;
-            img->highest = refs[i] ? first + i + 1 : img->highest;
+            img->highest = ones ? first + i + 1 : img->highest;
             continue;
         }
         uint64_t on_disk = cmp->data ? vr_refcount_get(cmp->data, order, i) : 0;
-        if (on_disk == 0 && refs[i] == 0)
+        if (on_disk == 0 && vr_refmap_is_free(&img->refs, first + i))
             continue;
-        if (on_disk == refs[i] && refs[i] < VR_REF_DATA_END) {
+        if (on_disk != 0 && on_disk == vr_refmap_plain(&img->refs, first + i)) {
             img->highest = first + i + 1;
             img->copied_matters |= on_disk > 1;
             continue;

@@ -123,9 +123,8 @@ static bool flag_is_right(const struct vr_image *img, uint64_t entry)
     if ((entry & ~(VR_OFFSET_MASK | VR_COPIED)) != 0 || cluster >= img->clusters ||
         (img->h.incompatible & VR_INCOMPAT_DATA_FILE))
         return false;
-    uint8_t count = img->refs.bytes[cluster];
-    return count != 0 && count < VR_REF_DATA_END && count <= img->refs.max &&
-           (count == 1) == ((entry & VR_COPIED) != 0);
+    uint64_t count = vr_refmap_plain(&img->refs, cluster);
+    return count != 0 && count <= img->refs.max && (count == 1) == ((entry & VR_COPIED) != 0);
 }
 
 static enum vr_status check_table(struct copied *c, const struct vr_block *b)

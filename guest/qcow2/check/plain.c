@@ -21,6 +21,8 @@ void vr_plain_table(struct vr_map_walk *w)
 
     /* Of one map twice: the sharing has to be noted. Of more than a byte of the reference map counts: one by one. */
     bool counts = w->tables < VR_REF_DATA_END && w->tables <= img->refs.max && w->active <= 1;
+    /* A thin map has a bit for clusters that are claimed once, and no more. */
+    counts &= w->tables == 1 || img->refs.bytes;
     w->plain_times = w->plain_clusters != 0 && counts ? (uint8_t)w->tables : 0;
     img->copied_matters |= w->tables > 1;
 }
@@ -35,20 +37,48 @@ static bool in_order(const uint8_t *p, uint64_t expected, uint64_t cluster_size)
     return wrong == 0;
 }
 
+/* Eight clusters that nobody has claimed are claimed from now on. */
+static bool take_eight(struct vr_refmap *m, uint64_t cluster, uint8_t times)
+{
+    uint64_t refs, each = EACH * times;
+
+    if (m->bytes) {
+        __builtin_memcpy(&refs, m->bytes + cluster, GROUP);
+        if (refs == 0)
+            __builtin_memcpy(m->bytes + cluster, &each, GROUP);
+        return refs == 0;
+    }
+    uint16_t bits, some = (uint16_t)(0xffu << (cluster & 7));
+    uint8_t *p = (uint8_t *)m->once + (cluster >> 3); /* little-endian words: the bytes are in the order of the bits */
+    __builtin_memcpy(&bits, p, 2);
+    if ((bits & some) || vr_refmap_thin_exact(m, cluster) || vr_refmap_thin_exact(m, cluster + GROUP - 1))
+        return false;
+    bits |= some;
+    __builtin_memcpy(p, &bits, 2);
+    return true;
+}
+
+static bool take_one(struct vr_refmap *m, uint64_t cluster, uint8_t times)
+{
+    if (!vr_refmap_is_free(m, cluster))
+        return false;
+    if (m->bytes)
+        m->bytes[cluster] = times;
+    else
+        vr_refmap_claim(m, cluster, VR_CLAIM_DATA, 1);
+    return true;
+}
+
 /* Groups of eight standard entries of clusters in a row, nobody's so far. Returns the number of entries. */
 static uint64_t take_groups(struct vr_map_walk *w, const uint8_t *data, uint64_t i, uint64_t entry)
 {
-    const struct vr_image *img = w->ctx->img;
+    struct vr_image *img = w->ctx->img;
     uint64_t cluster = (entry & w->plain_mask) >> img->h.cluster_bits, begin = i;
-    const uint64_t step = img->cluster_size, each = EACH * w->plain_times;
 
     for (; i + GROUP <= img->l2_entries && cluster + GROUP <= w->plain_clusters; i += GROUP, cluster += GROUP) {
-        uint64_t refs;
-        __builtin_memcpy(&refs, img->refs.bytes + cluster, GROUP);
-        if (refs != 0 || !in_order(data + i * 8, entry, step))
+        if (!in_order(data + i * 8, entry, img->cluster_size) || !take_eight(&img->refs, cluster, w->plain_times))
             break;
-        __builtin_memcpy(img->refs.bytes + cluster, &each, GROUP);
-        entry += GROUP * step;
+        entry += GROUP * img->cluster_size;
     }
     return i - begin;
 }
@@ -77,7 +107,6 @@ uint64_t vr_plain_entries(struct vr_map_walk *w, const uint8_t *data, uint64_t i
     struct vr_image *img = w->ctx->img;
     const uint64_t begin = i, mask = w->plain_mask, zero = img->l2_entry_size == 8 ? VR_ZERO : 0;
     uint64_t flags = VR_COPIED;
-    uint8_t *refs = img->refs.bytes;
 
     while (w->plain_times != 0 && i < img->l2_entries) {
         const uint8_t *p = data + i * img->l2_entry_size;
@@ -88,14 +117,13 @@ uint64_t vr_plain_entries(struct vr_map_walk *w, const uint8_t *data, uint64_t i
             i++;
             continue;
         }
-        if (((entry ^ offset) & ~VR_COPIED) != 0 || offset == 0 || cluster >= w->plain_clusters || refs[cluster] != 0)
+        if (((entry ^ offset) & ~VR_COPIED) != 0 || offset == 0 || cluster >= w->plain_clusters)
             break;
-        flags &= entry;
         uint64_t n = img->l2_entry_size == 8 ? take_groups(w, data, i, entry) : 0;
-        if (n == 0) {
-            refs[cluster] = w->plain_times;
-            n = 1;
-        }
+        if (n == 0 && !take_one(&img->refs, cluster, w->plain_times))
+            break;
+        n = n ? n : 1;
+        flags &= entry;
         count_run(w, offset, n);
         i += n;
     }

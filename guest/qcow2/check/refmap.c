@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* refmap.c: reference counts of host clusters, one byte each, with an exact table for the unusual ones. */
+/*
+ * refmap.c: reference counts of host clusters: a bit each, or a byte, with an exact table for the unusual ones.
+ *
+ * The map begins thin: most clusters of most images are claimed once, as data, or not at all. Where many are not
+ * (snapshots, compressed runs), it becomes wide, if there is memory for that.
+ */
 #include "check.h"
 
 #define COMPRESSED_ONE  VR_REF_DATA_END /* first of the codes "compressed data alone": one run more for each */
@@ -12,12 +17,24 @@ struct vr_ref_entry {
     struct vr_ref ref; /* its count is not limited by the width */
 };
 
-enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max)
+#define GROUP_SHIFT 6u /* clusters that one bit of m->exact speaks of */
+/* Clusters for each entry of the exact table below which a thin map is the smaller one (32 bytes, 3/4 full at most). */
+#define THIN_PAYS   64u
+#define THIN_ENTRIES 4096u /* no map becomes wide for fewer */
+
+enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max, bool wide)
 {
+    uint64_t words = (clusters + 63) / 64 + 1; /* and one more, for bits that are looked at eight at a time */
+
     *m = (struct vr_refmap){.arena = arena, .clusters = clusters, .max = max, .slots = FIRST_SLOTS};
-    m->bytes = vr_arena_get(arena, clusters);
     m->table = vr_arena_get(arena, FIRST_SLOTS * sizeof(*m->table));
-    return m->bytes && m->table ? VR_OK : VR_ENOMEM;
+    if (wide)
+        m->bytes = vr_arena_get(arena, clusters);
+    if (!m->bytes) {
+        m->once = vr_arena_get(arena, words * 8);
+        m->exact = vr_arena_get(arena, (words / 64 + 1) * 8);
+    }
+    return m->table && (m->bytes || (m->once && m->exact)) ? VR_OK : VR_ENOMEM;
 }
 
 static struct vr_ref_entry *find(struct vr_ref_entry *table, uint64_t slots, uint64_t cluster)
@@ -60,11 +77,42 @@ static struct vr_ref from_byte(uint8_t v)
         .count = 1, .claims = claim, .tables = (claim & VR_CLAIM_TABLE) != 0, .active = claim == VR_CLAIM_L2};
 }
 
+bool vr_refmap_thin_exact(const struct vr_refmap *m, uint64_t cluster)
+{
+    return m->exact[cluster >> (GROUP_SHIFT + 6)] >> (cluster >> GROUP_SHIFT & 63) & 1;
+}
+
+static struct vr_ref get_thin(const struct vr_refmap *m, uint64_t cluster)
+{
+    if (m->once[cluster >> 6] >> (cluster & 63) & 1)
+        return from_byte(1);
+    if (!vr_refmap_thin_exact(m, cluster))
+        return from_byte(0);
+    const struct vr_ref_entry *e = find(m->table, m->slots, cluster);
+    return e->key ? e->ref : from_byte(0);
+}
+
 static struct vr_ref get_unlimited(const struct vr_refmap *m, uint64_t cluster)
 {
+    if (!m->bytes)
+        return get_thin(m, cluster);
     uint8_t v = m->bytes[cluster];
-
     return v != EXACT ? from_byte(v) : find(m->table, m->slots, cluster)->ref;
+}
+
+bool vr_refmap_is_free(const struct vr_refmap *m, uint64_t cluster)
+{
+    if (m->bytes)
+        return m->bytes[cluster] == 0;
+    struct vr_ref r = get_thin(m, cluster);
+    return r.count == 0 && r.claims == 0;
+}
+
+uint64_t vr_refmap_plain(const struct vr_refmap *m, uint64_t cluster)
+{
+    if (m->bytes)
+        return m->bytes[cluster] < COMPRESSED_ONE ? m->bytes[cluster] : 0;
+    return m->once[cluster >> 6] >> (cluster & 63) & 1;
 }
 
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster)
@@ -91,30 +139,80 @@ static uint8_t to_byte(struct vr_ref r)
     return EXACT;
 }
 
+/* Room for one entry more. */
+static bool table_has_room(struct vr_refmap *m)
+{
+    if (m->used + 1 <= m->slots / 4 * 3 || grow(m))
+        return true;
+    m->full = true;
+    return false;
+}
+
+static void put_exact(struct vr_refmap *m, uint64_t cluster, struct vr_ref r)
+{
+    if (!table_has_room(m))
+        return;
+    m->used++;
+    *find(m->table, m->slots, cluster) = (struct vr_ref_entry){cluster + 1, r};
+}
+
+/* Where a wide map finds no memory, the thin one goes on as long as the table can grow. */
+static void become_wide(struct vr_refmap *m)
+{
+    uint8_t *bytes = m->stays_thin ? NULL : vr_arena_get(m->arena, m->clusters);
+
+    m->stays_thin = !bytes;
+    if (!bytes)
+        return;
+    for (uint64_t c = 0; c < m->clusters; c++)
+        bytes[c] = m->once[c >> 6] >> (c & 63) & 1;
+    for (uint64_t i = 0; i < m->slots; i++)
+        if (m->table[i].key)
+            bytes[m->table[i].key - 1] = to_byte(m->table[i].ref);
+    m->bytes = bytes;
+}
+
+static void put_thin(struct vr_refmap *m, uint64_t cluster, struct vr_ref r)
+{
+    uint64_t bit = UINT64_C(1) << (cluster & 63);
+
+    if (vr_refmap_thin_exact(m, cluster)) {
+        struct vr_ref_entry *e = find(m->table, m->slots, cluster);
+        if (e->key) {
+            e->ref = r;
+            return;
+        }
+    }
+    uint8_t v = to_byte(r);
+    m->once[cluster >> 6] &= ~bit;
+    if (v <= 1) {
+        m->once[cluster >> 6] |= v ? bit : 0;
+        return;
+    }
+    put_exact(m, cluster, r);
+    m->exact[cluster >> (GROUP_SHIFT + 6)] |= UINT64_C(1) << (cluster >> GROUP_SHIFT & 63);
+    if (m->used > THIN_ENTRIES && m->used > m->clusters / THIN_PAYS)
+        become_wide(m);
+}
+
 static void put(struct vr_refmap *m, uint64_t cluster, struct vr_ref r)
 {
-    if (m->bytes[cluster] != EXACT) {
-        uint8_t v = to_byte(r);
-        if (v != EXACT) {
-            m->bytes[cluster] = v;
-            return;
-        }
-        if (m->used + 1 > m->slots / 4 * 3 && !grow(m)) {
-            m->full = true;
-            return;
-        }
-        m->used++;
-        m->bytes[cluster] = EXACT;
+    if (!m->bytes) {
+        put_thin(m, cluster, r);
+        return;
     }
-    *find(m->table, m->slots, cluster) = (struct vr_ref_entry){cluster + 1, r};
+    if (m->bytes[cluster] == EXACT) {
+        find(m->table, m->slots, cluster)->ref = r;
+        return;
+    }
+    uint8_t v = to_byte(r);
+    m->bytes[cluster] = v;
+    if (v == EXACT)
+        put_exact(m, cluster, r);
 }
 
 uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim, uint64_t times)
 {
-    if (m->bytes[cluster] == 0 && claim == VR_CLAIM_DATA && times == 1) {
-        m->bytes[cluster] = 1;
-        return 0;
-    }
     struct vr_ref r = get_unlimited(m, cluster);
     uint64_t room = m->max > r.count ? m->max - r.count : 0;
     r.count += times;

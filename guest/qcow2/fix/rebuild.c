@@ -63,7 +63,7 @@ static bool range_in_use(const struct vr_image *img, uint64_t range, uint64_t cl
     uint64_t first = range * img->block_entries, end = vr_min(first + img->block_entries, clusters);
 
     for (uint64_t c = first; c < end; c++)
-        if (img->refs.bytes[c] != 0)
+        if (!vr_refmap_is_free(&img->refs, c))
             return true;
     return false;
 }
@@ -99,7 +99,7 @@ static enum vr_status plan_block(struct vr_ctx *ctx, uint64_t range, uint64_t of
 
     memset(block, 0, img->cluster_size);
     for (uint64_t i = 0; i < n; i++)
-        if (img->refs.bytes[first + i] != 0)
+        if (!vr_refmap_is_free(&img->refs, first + i))
             vr_refcount_set(block, img->h.refcount_order, i, vr_refmap_get(&img->refs, first + i).count);
     return vr_plan_write(ctx, VR_EPOCH_STRUCTURE, offset, block, (uint32_t)img->cluster_size);
 }

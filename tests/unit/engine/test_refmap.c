@@ -7,6 +7,7 @@
 #define CLUSTERS 4096u
 
 static uint8_t heap[1 << 20] __attribute__((aligned(64)));
+static bool wide; /* all tests run with both kinds of map */
 
 static struct vr_arena fresh_arena(uint64_t size)
 {
@@ -24,7 +25,11 @@ static void test_random_claims_agree_with_an_array(void **state)
     uint32_t seed = 1;
 
     (void)state;
-    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 300), VR_OK);
+    memset(counts, 0, sizeof(counts));
+    memset(claims, 0, sizeof(claims));
+    memset(tables, 0, sizeof(tables));
+    memset(active, 0, sizeof(active));
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 300, wide), VR_OK);
     for (unsigned i = 0; i < 200000; i++) {
         seed = seed * 1664525u + 1013904223u;
         uint64_t c = (seed >> 8) % (i % 3 ? CLUSTERS : 8);
@@ -52,7 +57,7 @@ static void test_set_keeps_claims(void **state)
     struct vr_refmap m;
 
     (void)state;
-    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, UINT64_MAX), VR_OK);
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, UINT64_MAX, wide), VR_OK);
     assert_int_equal(vr_refmap_claim(&m, 5, VR_CLAIM_L2, 1), 0);
     vr_refmap_set(&m, 5, 0);
     assert_int_equal(vr_refmap_get(&m, 5).claims, VR_CLAIM_L2);
@@ -70,7 +75,7 @@ static void test_drop(void **state)
     struct vr_refmap m;
 
     (void)state;
-    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 1), VR_OK);
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 1, wide), VR_OK);
     assert_int_equal(vr_refmap_claim(&m, 3, VR_CLAIM_REFBLOCK, 1), 0);
     assert_int_equal(vr_refmap_claim(&m, 3, VR_CLAIM_DATA, 1), 1);
     vr_refmap_drop(&m, 3, VR_CLAIM_REFBLOCK);
@@ -81,22 +86,66 @@ static void test_drop(void **state)
     assert_int_equal(vr_refmap_get(&m, 3).claims, VR_CLAIM_DATA);
     assert_int_equal(vr_refmap_claim(&m, 4, VR_CLAIM_REFTABLE, 1), 0);
     vr_refmap_drop(&m, 4, VR_CLAIM_REFTABLE);
-    assert_int_equal(m.bytes[4], 0);
+    assert_true(vr_refmap_is_free(&m, 4));
 }
 
 /* When the exact table cannot grow, the map says so instead of miscounting in silence. */
 static void test_a_full_map_says_so(void **state)
 {
-    struct vr_arena arena = fresh_arena(CLUSTERS + 64 * 32 + 64);
+    struct vr_arena arena = fresh_arena((wide ? CLUSTERS : CLUSTERS / 8 + 64) + 64 * 32 + 64);
     struct vr_refmap m;
 
     (void)state;
-    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 100), VR_OK);
+    assert_int_equal(vr_refmap_open(&m, &arena, CLUSTERS, 100, wide), VR_OK);
     for (unsigned c = 0; c < 64; c++) {
         vr_refmap_claim(&m, c, VR_CLAIM_L2, 1);
         vr_refmap_claim(&m, c, VR_CLAIM_L2, 1);
     }
     assert_true(m.full);
+}
+
+/* Clusters claimed once as data, and as many as make the map wide that are claimed twice, by turns. */
+static void claim_many(struct vr_refmap *m, unsigned twice)
+{
+    for (unsigned i = 0; i < twice; i++) {
+        vr_refmap_claim(m, i * 7, VR_CLAIM_DATA, 1);
+        vr_refmap_claim(m, i * 7 + 3, VR_CLAIM_DATA, 2);
+        if (i % 5 == 0)
+            vr_refmap_claim(m, i * 7 + 3, VR_CLAIM_L2, 1);
+    }
+}
+
+static void expect_many(const struct vr_refmap *m, unsigned twice)
+{
+    for (unsigned i = 0; i < twice; i++) {
+        struct vr_ref one = vr_refmap_get(m, i * 7), two = vr_refmap_get(m, i * 7 + 3);
+        assert_int_equal(one.count, 1);
+        assert_int_equal(one.claims, VR_CLAIM_DATA);
+        assert_int_equal(two.count, i % 5 ? 2 : 3);
+        assert_int_equal(two.claims, i % 5 ? VR_CLAIM_DATA : VR_CLAIM_DATA | VR_CLAIM_L2);
+        assert_int_equal(two.tables, i % 5 == 0);
+        assert_true(vr_refmap_is_free(m, i * 7 + 1));
+        assert_int_equal(vr_refmap_plain(m, i * 7), 1);
+    }
+}
+
+static void test_a_thin_map_becomes_wide_where_it_pays(void **state)
+{
+    static uint8_t big[4 << 20] __attribute__((aligned(64)));
+    const unsigned clusters = 200000;
+
+    (void)state;
+    for (int rooms = 0; rooms < 2; rooms++) {
+        /* Without the room for a wide map, it goes on as it is. */
+        struct vr_arena arena = {.base = big, .size = rooms ? sizeof(big) : clusters / 8 + 8192 * 2 * 32 + 50000};
+        struct vr_refmap m;
+        memset(big, 0, sizeof(big));
+        assert_int_equal(vr_refmap_open(&m, &arena, clusters, 300, false), VR_OK);
+        claim_many(&m, 5500);
+        assert_int_equal(m.bytes != NULL, rooms);
+        assert_false(m.full);
+        expect_many(&m, 5500);
+    }
 }
 
 static void test_arena_bounds(void **state)
@@ -123,9 +172,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_claims_agree_with_an_array),
         cmocka_unit_test(test_set_keeps_claims), cmocka_unit_test(test_drop),
-        cmocka_unit_test(test_a_full_map_says_so),
+        cmocka_unit_test(test_a_full_map_says_so), cmocka_unit_test(test_a_thin_map_becomes_wide_where_it_pays),
         cmocka_unit_test(test_arena_bounds),
     };
 
-    return cmocka_run_group_tests_name("refmap", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("refmap, thin", tests, NULL, NULL);
+    wide = true;
+    return failed + cmocka_run_group_tests_name("refmap, wide", tests, NULL, NULL);
 }
