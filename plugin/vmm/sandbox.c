@@ -89,7 +89,6 @@ static const int allowed[] = {
     SCMP_SYS(munmap),          /* free */
     SCMP_SYS(mremap),          /* realloc */
     SCMP_SYS(madvise),         /* the C library gives memory back */
-    SCMP_SYS(sysinfo),         /* its qsort() asks how much memory there is */
     SCMP_SYS(sysinfo),         /* qsort() of a large array asks how much memory there is */
     SCMP_SYS(wait4),           /* the process accelerator's guest ended */
     SCMP_SYS(exit),            /* a thread ends */

@@ -4,9 +4,11 @@
  *
  * FAIL_INODE: the file. FAIL_CALL: pread, pwrite, fdatasync or fsync. FAIL_AFTER: how many calls on that file go well
  * first. FAIL_ERRNO: with which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
+ * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk.
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -24,6 +26,10 @@ static int should_fail(const char *call, int fd)
     unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST), limit = strtoul(after, NULL, 10);
     if (n < limit || (n > limit && !getenv("FAIL_FOREVER")))
         return 0;
+    if (getenv("FAIL_WAIT")) {
+        poll(NULL, 0, atoi(getenv("FAIL_WAIT")));
+        return 0;
+    }
     errno = atoi(getenv("FAIL_ERRNO"));
     return 1;
 }
