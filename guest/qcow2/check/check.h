@@ -65,6 +65,11 @@ struct vr_refmap {
 enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint64_t clusters, uint64_t max,
                               bool wide) VR_CHECKED;
 bool vr_refmap_is_free(const struct vr_refmap *m, uint64_t cluster);
+/*
+ * One compressed run more over these clusters: where each is nobody's or has compressed data alone, and its byte can say
+ * that. Else nothing is changed.
+ */
+bool vr_refmap_take_compressed(struct vr_refmap *m, uint64_t first, uint64_t last);
 /* How often a cluster is claimed, where it is claimed as data alone and the map says so without its table; else 0. */
 uint64_t vr_refmap_plain(const struct vr_refmap *m, uint64_t cluster);
 /* Thin: whether one of the 64 clusters around this one is in the table. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* plain.c: the usual L2 entries, many at a time: data clusters that nothing is wrong with. The speed of a check is here. */
+/* plain.c: the usual L2 entries, many at a time, that nothing is wrong with. The speed of a check is here. */
 #include "map.h"
 
 #define GROUP 8u /* entries, and bytes of the reference map */
@@ -94,6 +94,23 @@ static void count_run(struct vr_map_walk *w, uint64_t offset, uint64_t n)
     w->table_next = offset + (n << w->ctx->img->h.cluster_bits);
 }
 
+/* A run of compressed data in the file, over clusters that have nothing else. */
+static bool take_compressed(struct vr_map_walk *w, uint64_t entry)
+{
+    unsigned cluster_bits = w->ctx->img->h.cluster_bits;
+    struct vr_run run = vr_compressed_run(entry, cluster_bits);
+    uint64_t first = run.offset >> cluster_bits, last = (run.offset + run.len - 1) >> cluster_bits;
+
+    if (w->plain_times != 1 || last >= w->plain_clusters)
+        return false;
+    if (!vr_refmap_take_compressed(&w->ctx->img->refs, first, last))
+        return false;
+    w->ctx->sum->allocated_clusters += w->active;
+    w->ctx->sum->compressed_clusters += w->active;
+    w->ctx->sum->fragmented_clusters += w->active;
+    return true;
+}
+
 /* Where the entry has a subcluster bitmap: that it has none, or one that says nothing twice. */
 static bool plain_bitmap(const uint8_t *p, uint64_t entry)
 {
@@ -114,6 +131,10 @@ uint64_t vr_plain_entries(struct vr_map_walk *w, const uint8_t *data, uint64_t i
         if (img->l2_entry_size != 8 && !plain_bitmap(p, entry))
             break;
         if (entry == 0 || entry == zero) {
+            i++;
+            continue;
+        }
+        if ((entry & (VR_COMPRESSED | VR_COPIED)) == VR_COMPRESSED && img->l2_entry_size == 8 && take_compressed(w, entry)) {
             i++;
             continue;
         }

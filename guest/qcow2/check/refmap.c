@@ -108,6 +108,20 @@ bool vr_refmap_is_free(const struct vr_refmap *m, uint64_t cluster)
     return r.count == 0 && r.claims == 0;
 }
 
+bool vr_refmap_take_compressed(struct vr_refmap *m, uint64_t first, uint64_t last)
+{
+    uint8_t most = (uint8_t)(COMPRESSED_ONE - 1 + vr_min(m->max, SINGLE_METADATA - COMPRESSED_ONE));
+
+    if (!m->bytes)
+        return false;
+    for (uint64_t c = first; c <= last; c++)
+        if (m->bytes[c] != 0 && (m->bytes[c] < COMPRESSED_ONE || m->bytes[c] >= most))
+            return false;
+    for (uint64_t c = first; c <= last; c++)
+        m->bytes[c] = m->bytes[c] ? (uint8_t)(m->bytes[c] + 1) : COMPRESSED_ONE;
+    return true;
+}
+
 uint64_t vr_refmap_plain(const struct vr_refmap *m, uint64_t cluster)
 {
     if (m->bytes)

@@ -148,6 +148,35 @@ static void test_a_thin_map_becomes_wide_where_it_pays(void **state)
     }
 }
 
+/* The short way for compressed runs says no, or does what claims one by one do. */
+static void test_compressed_runs_at_once(void **state)
+{
+    static const uint64_t widths[] = {1, 3, 15, 65535, UINT64_MAX};
+    uint32_t seed = 7;
+
+    (void)state;
+    for (unsigned w = 0; w < 5; w++) {
+        struct vr_arena arena = fresh_arena(sizeof(heap));
+        struct vr_refmap at_once, one_by_one;
+        unsigned taken = 0;
+        assert_int_equal(vr_refmap_open(&at_once, &arena, 64, widths[w], true), VR_OK);
+        assert_int_equal(vr_refmap_open(&one_by_one, &arena, 64, widths[w], true), VR_OK);
+        vr_refmap_claim(&at_once, 9, VR_CLAIM_DATA, 1);
+        vr_refmap_claim(&one_by_one, 9, VR_CLAIM_DATA, 1);
+        for (unsigned i = 0; i < 6000; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            uint64_t first = (seed >> 8) % 62, last = first + (seed >> 20) % 3;
+            if (!vr_refmap_take_compressed(&at_once, first, last))
+                continue;
+            taken++;
+            for (uint64_t c = first; c <= last; c++)
+                assert_int_equal(vr_refmap_claim(&one_by_one, c, VR_CLAIM_COMPRESSED, 1), 0);
+        }
+        assert_int_equal(taken > 0, 1);
+        assert_memory_equal(at_once.bytes, one_by_one.bytes, 64);
+    }
+}
+
 static void test_arena_bounds(void **state)
 {
     struct vr_arena arena = fresh_arena(256);
@@ -172,7 +201,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_claims_agree_with_an_array),
         cmocka_unit_test(test_set_keeps_claims), cmocka_unit_test(test_drop),
-        cmocka_unit_test(test_a_full_map_says_so), cmocka_unit_test(test_a_thin_map_becomes_wide_where_it_pays),
+        cmocka_unit_test(test_a_full_map_says_so), cmocka_unit_test(test_compressed_runs_at_once),
+        cmocka_unit_test(test_a_thin_map_becomes_wide_where_it_pays),
         cmocka_unit_test(test_arena_bounds),
     };
 
