@@ -151,6 +151,8 @@ extern const struct vr_row vr_rows[VR_P_COUNT];
 
 /* Count a finding, send its record while examples are wanted, and say whether it is to be mended. */
 enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct vr_finding *f);
+/* Whether findings of this row are only counted from now on: several may then be reported as one (f->count). */
+bool vr_report_enough(const struct vr_ctx *ctx, enum vr_problem p);
 /* Send the name of a snapshot. */
 void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name);
 /* A finding reported as kept turned out to be mended by the plan after all (the dirty and corrupt bits). */

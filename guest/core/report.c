@@ -54,7 +54,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         ctx->sum->kept[p] += f->count;
     if (ctx->walk == VR_WALK_CHECK && (f->root == VR_ROOT_ACTIVE || f->root == VR_ROOT_NONE))
         ctx->sum->guest_bytes_hit += f->guest_len;
-    if (ctx->walk != VR_WALK_VERIFY && !ctx->would && ctx->sent[p] < ctx->examples) {
+    if (!vr_report_enough(ctx, p)) {
         ctx->sent[p]++;
         struct vr_record rec = {
             .code = row->code, .flags = d == VR_FIX ? VR_REC_FIXED : 0, .kept = (uint8_t)kept,
@@ -63,6 +63,11 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
         send(ctx, &rec);
     }
     return d;
+}
+
+bool vr_report_enough(const struct vr_ctx *ctx, enum vr_problem p)
+{
+    return ctx->walk == VR_WALK_VERIFY || ctx->would || ctx->sent[p] >= ctx->examples;
 }
 
 void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name)

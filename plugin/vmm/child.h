@@ -15,7 +15,8 @@
 
 /* ---- overlay.c: what the guest wrote, until the commit -------------------------------------------------- */
 
-#define OVERLAY_PAGE 4096u
+#define OVERLAY_PAGE  4096u
+#define OVERLAY_CHUNK 65536u /* read at once: of the image where it is written to, of the overlay's file */
 
 /* One page in one epoch; its data at slot * OVERLAY_PAGE in the overlay's file. */
 struct overlay_version {
@@ -37,6 +38,8 @@ struct overlay {
     uint64_t nbuckets;
     pthread_mutex_t lock;
     atomic_bool empty; /* looked at without the lock: most runs never write */
+    uint32_t window_at, window_slots;
+    uint8_t window[OVERLAY_CHUNK]; /* slots of the file that were read last */
 };
 
 void overlay_init(struct overlay *ov, int fd, int image_fd, uint64_t size, uint64_t memory);
@@ -50,12 +53,12 @@ int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset);
 int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t len, uint64_t offset);
 /* Sorts the versions by epoch, then page. Afterwards only versions[] and overlay_page() may be used. */
 void overlay_sort(struct overlay *ov);
-int overlay_page(const struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE]);
+int overlay_page(struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE]);
 
 /* ---- journal.c: old bytes on disk before new ones -------------------------------------------------------- */
 
 /* Writes and syncs everything that a rollback needs, for an overlay that overlay_sort() went over. 0 or -errno. */
-int journal_write(int fd, const struct vmm_config *cfg, const struct overlay *ov, uint64_t *bytes);
+int journal_write(int fd, const struct vmm_config *cfg, struct overlay *ov, uint64_t *bytes);
 /* The commit is complete and durable. 0 or -errno: the journal then stays one of a cut commit, which is safe. */
 int journal_finish(int fd, uint64_t at, int image_fd, uint64_t size);
 

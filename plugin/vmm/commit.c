@@ -80,7 +80,7 @@ static int sync_image(struct writer *w)
 
 static int write_epochs(struct writer *w)
 {
-    const struct overlay *ov = &w->c->overlay;
+    struct overlay *ov = &w->c->overlay;
     uint8_t page[OVERLAY_PAGE];
 
     for (uint64_t i = 0; i < ov->count; i++) {

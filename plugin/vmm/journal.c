@@ -18,7 +18,7 @@
 struct writer {
     int fd;
     const struct vmm_config *cfg;
-    const struct overlay *ov;
+    struct overlay *ov;
     uint64_t at; /* in the journal */
     uint64_t records, sectors;
     struct vmm_journal_record head;
@@ -112,7 +112,7 @@ static int write_end(struct writer *w)
     return put(w, &end, sizeof(end));
 }
 
-int journal_write(int fd, const struct vmm_config *cfg, const struct overlay *ov, uint64_t *bytes)
+int journal_write(int fd, const struct vmm_config *cfg, struct overlay *ov, uint64_t *bytes)
 {
     struct writer *w = calloc(1, sizeof(*w));
 

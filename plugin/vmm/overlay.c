@@ -97,9 +97,22 @@ static int add_version(struct overlay *ov, uint64_t page, uint32_t epoch, struct
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-int overlay_page(const struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE])
+int overlay_page(struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE])
 {
-    return pread_zeros(ov->fd, page, OVERLAY_PAGE, (uint64_t)v->slot * OVERLAY_PAGE);
+    uint32_t slot = v->slot;
+
+    if (slot - ov->window_at >= ov->window_slots) {
+        /* Neighbours are mostly wanted one after the other. */
+        uint32_t n = slot == ov->window_at + ov->window_slots ? OVERLAY_CHUNK / OVERLAY_PAGE : 1;
+        ov->window_slots = 0;
+        int err = pread_zeros(ov->fd, ov->window, (size_t)n * OVERLAY_PAGE, (uint64_t)slot * OVERLAY_PAGE);
+        if (err)
+            return err;
+        ov->window_at = slot;
+        ov->window_slots = n;
+    }
+    memcpy(page, ov->window + (size_t)(slot - ov->window_at) * OVERLAY_PAGE, OVERLAY_PAGE);
+    return 0;
 }
 
 /* Puts every version of one page over buf, which holds [from, to) of it. */
@@ -151,66 +164,92 @@ int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset)
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-/* Sectors of a page (buf, len, at offset) that would read differently; then[] is the page as it would read. */
-static int compare_page(struct overlay *ov, const uint8_t *buf, uint32_t len, uint64_t offset, uint8_t *then)
+/* Sectors of a page, which reads as `now`, that would read differently; then[] is the page as it would read. */
+static int changed_sectors(const uint8_t *now, const uint8_t *buf, uint32_t len, uint32_t from, uint8_t *then)
 {
-    uint8_t now[OVERLAY_PAGE];
     int changed = 0;
-    int err = read_locked(ov, now, OVERLAY_PAGE, offset - offset % OVERLAY_PAGE);
 
-    if (err)
-        return err;
     memcpy(then, now, OVERLAY_PAGE);
-    memcpy(then + offset % OVERLAY_PAGE, buf, len);
+    memcpy(then + from, buf, len);
     for (uint32_t s = 0; s < SECTORS; s++)
         if (memcmp(now + s * VMM_SECTOR, then + s * VMM_SECTOR, VMM_SECTOR) != 0)
             changed |= 1 << s;
     return changed;
 }
 
-static int write_page(struct overlay *ov, uint32_t epoch, const uint8_t *buf, uint32_t len, uint64_t offset)
+static int store_sectors(struct overlay *ov, const struct overlay_version *v, const uint8_t *then, int changed)
+{
+    uint64_t at = (uint64_t)v->slot * OVERLAY_PAGE;
+    int err = 0;
+
+    ov->window_slots = 0;
+    if (v->dirty == 0) /* nobody asks for its other sectors */
+        return pwrite_all(ov->fd, then, OVERLAY_PAGE, at);
+    /* No other sector: this version of one may be older than what the page reads as. */
+    for (uint32_t s = 0; s < SECTORS && !err; s++)
+        if (changed >> s & 1)
+            err = pwrite_all(ov->fd, then + s * VMM_SECTOR, VMM_SECTOR, at + s * VMM_SECTOR);
+    return err;
+}
+
+/* len bytes for a page, which reads as `now`, from byte `from` of it on. */
+static int write_page(struct overlay *ov, uint32_t epoch, uint64_t page, const uint8_t *now, const uint8_t *buf,
+                      uint32_t len, uint32_t from)
 {
     struct overlay_version *by_epoch[VR_EPOCH_COUNT], *v;
     uint8_t then[OVERLAY_PAGE];
 
-    int changed = compare_page(ov, buf, len, offset, then);
-    if (changed <= 0)
-        return changed;
-    find(ov, offset / OVERLAY_PAGE, by_epoch);
+    int changed = changed_sectors(now, buf, len, from, then);
+    if (changed == 0)
+        return 0;
+    find(ov, page, by_epoch);
     /* What a later epoch wrote would hide an earlier one's sector, now and on the disk. */
     for (unsigned e = epoch + 1; e < VR_EPOCH_COUNT; e++)
         if (by_epoch[e] && (by_epoch[e]->dirty & changed))
             return -EPROTO;
     v = by_epoch[epoch];
-    int err = v ? 0 : add_version(ov, offset / OVERLAY_PAGE, epoch, &v);
-    /* No other sector: this version of one may be older than what the page reads as. */
-    for (uint32_t s = 0; s < SECTORS && !err; s++)
-        if (changed >> s & 1)
-            err = pwrite_all(ov->fd, then + s * VMM_SECTOR, VMM_SECTOR,
-                             (uint64_t)v->slot * OVERLAY_PAGE + s * VMM_SECTOR);
+    int err = v ? 0 : add_version(ov, page, epoch, &v);
+    err = err ? err : store_sectors(ov, v, then, changed);
     if (!err)
         v->dirty |= (uint8_t)changed;
     return err;
 }
 
+/* Up to the end of a chunk. Returns the bytes taken, or -errno. */
+static int write_chunk(struct overlay *ov, uint32_t epoch, const uint8_t *buf, uint32_t len, uint64_t offset)
+{
+    uint8_t now[OVERLAY_CHUNK];
+    uint32_t from = offset % OVERLAY_CHUNK, done = 0;
+    uint32_t first = from - from % OVERLAY_PAGE;
+
+    len = OVERLAY_CHUNK - from < len ? OVERLAY_CHUNK - from : len;
+    uint32_t read = from + len - first;
+    read += (OVERLAY_PAGE - read % OVERLAY_PAGE) % OVERLAY_PAGE;
+    int err = read_locked(ov, now + first, read, offset - from + first);
+    while (!err && done < len) {
+        uint32_t at = from + done, in_page = at % OVERLAY_PAGE;
+        uint32_t n = OVERLAY_PAGE - in_page < len - done ? OVERLAY_PAGE - in_page : len - done;
+        err = write_page(ov, epoch, (offset + done) / OVERLAY_PAGE, now + (at - in_page), buf + done, n, in_page);
+        done += n;
+    }
+    return err ? err : (int)done;
+}
+
 int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t len, uint64_t offset)
 {
     const uint8_t *p = buf;
-    int err = 0;
+    int taken = 0;
 
     pthread_mutex_lock(&ov->lock);
-    while (!err && len > 0) {
-        uint32_t from = offset % OVERLAY_PAGE;
-        uint32_t n = OVERLAY_PAGE - from < len ? OVERLAY_PAGE - from : len;
-        err = write_page(ov, epoch, p, n, offset);
-        p += n;
-        offset += n;
-        len -= n;
+    while (len > 0 && (taken = write_chunk(ov, epoch, p, len, offset)) >= 0) {
+        p += taken;
+        offset += (uint32_t)taken;
+        len -= (uint32_t)taken;
     }
     if (ov->count)
         atomic_store(&ov->empty, false);
     pthread_mutex_unlock(&ov->lock);
-    return err;
+    return taken < 0 ? taken : 0;
 }
 
 /* ---- before the commit --------------------------------------------------------------------------------------------- */

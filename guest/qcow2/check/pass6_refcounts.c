@@ -53,7 +53,6 @@ static void put_refcount(struct compare *cmp, uint64_t cluster, uint64_t on_disk
     uint64_t i = cluster - cmp->first;
 
     ctx->sum->clusters_freed += want == 0;
-    ctx->img->copied_matters = true;
     if (!cmp->in_place || !cmp->data)
         return; /* the map has it right: new refcount structures are made from it */
     vr_refcount_set(cmp->data, ctx->img->h.refcount_order, i, want);
@@ -62,7 +61,8 @@ static void put_refcount(struct compare *cmp, uint64_t cluster, uint64_t on_disk
     cmp->falls |= on_disk > want;
 }
 
-static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_disk, struct vr_ref ref)
+/* n clusters in a row that are alike: where n is not 1, their examples were sent. */
+static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, uint64_t on_disk, struct vr_ref ref)
 {
     struct vr_ctx *ctx = cmp->ctx;
     struct vr_image *img = ctx->img;
@@ -72,6 +72,7 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
     if (ctx->would && (ref.claims & VR_CLAIM_PLANNED))
         return;
     if ((ref.claims & VR_CLAIM_RELEASED) && on_disk == ref.count + 1) {
+        img->copied_matters = true;
         put_refcount(cmp, cluster, on_disk, ref.count);
         return;
     }
@@ -79,18 +80,21 @@ static void judge_cluster(struct compare *cmp, uint64_t cluster, uint64_t on_dis
     f.index = cluster;
     f.got = on_disk;
     f.want = ref.count;
+    f.count = n;
     if (ref.claims & VR_CLAIM_DOUBTFUL)
         f.kept = VR_KEPT_DOUBTFUL;
     else if (p == VR_P_LEAK && img->incomplete && !(ctx->flags & VR_BOOT_FORCE_LEAKS))
         f.kept = VR_KEPT_INCOMPLETE;
     if (p == VR_P_REF_ZERO && (ctx->mode == VR_MODE_LEAKS || !cmp->data))
         img->rebuild = true;
-    img->copied_matters = true;
-    if (vr_report(ctx, p, &f) == VR_KEEP) {
-        vr_refmap_set(&img->refs, cluster, on_disk);
-        return;
+    bool keep = vr_report(ctx, p, &f) == VR_KEEP;
+    img->copied_matters |= keep; /* mended, it is as the entries say, or one of them had no flag */
+    for (uint64_t c = cluster; c < cluster + n; c++) {
+        if (keep)
+            vr_refmap_set(&img->refs, c, on_disk);
+        else
+            put_refcount(cmp, c, on_disk, ref.count);
     }
-    put_refcount(cmp, cluster, on_disk, ref.count);
 }
 
 /* ---- one block --------------------------------------------------------------------------------------------- */
@@ -112,57 +116,82 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
 }
 
 /*
- * Refcounts that are 16 bits wide, and all 0 or all 1, as the map has them: the usual case, eight clusters at a time.
- * Returns how many agree so: 0 or 8; *ones: they are 1. cluster is a multiple of 8.
+ * The usual case: eight refcounts of 16 bits that are all 0 or all 1 (NULL: there are none), of clusters that nobody
+ * claims, or each one once, as data. cluster is a multiple of 8.
  */
-static unsigned eight_agree(const struct vr_refmap *m, const uint8_t *refcounts, uint64_t cluster, bool *ones)
+static bool eight_alike(const struct vr_refmap *m, const uint8_t *refcounts, uint64_t cluster, uint64_t *on_disk,
+                        uint64_t *claimed)
 {
-    const uint64_t each = UINT64_C(0x0100010001000100);
-    uint64_t lo, hi, refs8;
+    const uint64_t ones = UINT64_C(0x0100010001000100);
+    uint64_t lo = 0, hi = 0, refs8;
 
-    __builtin_memcpy(&lo, refcounts, 8);
-    __builtin_memcpy(&hi, refcounts + 8, 8);
-    *ones = (lo & hi) == each && (lo | hi) == each;
-    if (!*ones && (lo | hi) != 0)
-        return 0;
+    if (refcounts) {
+        __builtin_memcpy(&lo, refcounts, 8);
+        __builtin_memcpy(&hi, refcounts + 8, 8);
+    }
+    *on_disk = lo != 0;
+    if (lo != hi || (lo != 0 && lo != ones))
+        return false;
     if (!m->bytes) {
         uint8_t bits = (uint8_t)(m->once[cluster >> 6] >> (cluster & 56));
-        return *ones ? bits == 0xff ? 8 : 0 : bits == 0 && !vr_refmap_thin_exact(m, cluster) ? 8 : 0;
+        *claimed = bits != 0;
+        return bits == 0xff || (bits == 0 && !vr_refmap_thin_exact(m, cluster));
     }
     __builtin_memcpy(&refs8, m->bytes + cluster, 8);
-    return refs8 == (*ones ? UINT64_C(0x0101010101010101) : 0) ? 8 : 0;
+    *claimed = refs8 != 0;
+    return refs8 == 0 || refs8 == UINT64_C(0x0101010101010101);
+}
+
+/* Returns false where they have to be looked at one by one. */
+static bool compare_eight(struct compare *cmp, uint64_t cluster)
+{
+    struct vr_image *img = cmp->ctx->img;
+    uint64_t on_disk, claimed;
+
+    const uint8_t *refcounts = cmp->data ? cmp->data + (cluster - cmp->first) * 2 : NULL;
+    if (!eight_alike(&img->refs, refcounts, cluster, &on_disk, &claimed))
+        return false;
+    if (on_disk != claimed) {
+        if (!vr_report_enough(cmp->ctx, problem_of(on_disk, claimed)))
+            return false;
+        judge_clusters(cmp, cluster, 8, on_disk, (struct vr_ref){.count = claimed, .claims = claimed ? VR_CLAIM_DATA : 0});
+    }
+    if (on_disk | claimed)
+        img->highest = cluster + 8;
+    return true;
+}
+
+static void compare_one(struct compare *cmp, uint64_t cluster)
+{
+    struct vr_image *img = cmp->ctx->img;
+    uint64_t on_disk = cmp->data ? vr_refcount_get(cmp->data, img->h.refcount_order, cluster - cmp->first) : 0;
+
+    if (on_disk == 0 && vr_refmap_is_free(&img->refs, cluster))
+        return;
+    img->highest = cluster + 1;
+    if (on_disk != 0 && on_disk == vr_refmap_plain(&img->refs, cluster)) {
+        img->copied_matters |= on_disk > 1;
+        return;
+    }
+    struct vr_ref ref = vr_refmap_get(&img->refs, cluster);
+    img->copied_matters |= ref.count > 1 && ref.claims != VR_CLAIM_COMPRESSED; /* its entries have no such flag */
+    if (on_disk != ref.count)
+        judge_clusters(cmp, cluster, 1, on_disk, ref);
 }
 
 static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
 {
-    struct vr_image *img = cmp->ctx->img;
-    unsigned order = img->h.refcount_order;
-    bool ones;
+    bool eights = !cmp->data || cmp->ctx->img->h.refcount_order == 4;
 
     cmp->first = first;
     cmp->lo = UINT64_MAX;
     cmp->hi = 0;
     cmp->falls = false;
     for (uint64_t i = 0; i < count; i++) {
-        if (order == 4 && cmp->data && i % 8 == 0 && i + 8 <= count &&
-            eight_agree(&img->refs, cmp->data + i * 2, first + i, &ones)) {
+        if (eights && i % 8 == 0 && i + 8 <= count && compare_eight(cmp, first + i))
             i += 7;
-            img->highest = ones ? first + i + 1 : img->highest;
-            continue;
-        }
-        uint64_t on_disk = cmp->data ? vr_refcount_get(cmp->data, order, i) : 0;
-        if (on_disk == 0 && vr_refmap_is_free(&img->refs, first + i))
-            continue;
-        if (on_disk != 0 && on_disk == vr_refmap_plain(&img->refs, first + i)) {
-            img->highest = first + i + 1;
-            img->copied_matters |= on_disk > 1;
-            continue;
-        }
-        struct vr_ref ref = vr_refmap_get(&img->refs, first + i);
-        img->highest = first + i + 1;
-        img->copied_matters |= ref.count > 1;
-        if (on_disk != ref.count)
-            judge_cluster(cmp, first + i, on_disk, ref);
+        else
+            compare_one(cmp, first + i);
     }
 }
 

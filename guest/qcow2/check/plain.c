@@ -60,12 +60,17 @@ static bool take_eight(struct vr_refmap *m, uint64_t cluster, uint8_t times)
 
 static bool take_one(struct vr_refmap *m, uint64_t cluster, uint8_t times)
 {
-    if (!vr_refmap_is_free(m, cluster))
+    uint64_t bit = UINT64_C(1) << (cluster & 63);
+
+    if (m->bytes) {
+        bool was_free = m->bytes[cluster] == 0;
+        if (was_free)
+            m->bytes[cluster] = times;
+        return was_free;
+    }
+    if ((m->once[cluster >> 6] & bit) || vr_refmap_thin_exact(m, cluster))
         return false;
-    if (m->bytes)
-        m->bytes[cluster] = times;
-    else
-        vr_refmap_claim(m, cluster, VR_CLAIM_DATA, 1);
+    m->once[cluster >> 6] |= bit;
     return true;
 }
 

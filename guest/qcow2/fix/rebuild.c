@@ -98,9 +98,12 @@ static enum vr_status plan_block(struct vr_ctx *ctx, uint64_t range, uint64_t of
     uint64_t n = vr_min(img->block_entries, img->clusters - first);
 
     memset(block, 0, img->cluster_size);
-    for (uint64_t i = 0; i < n; i++)
-        if (!vr_refmap_is_free(&img->refs, first + i))
-            vr_refcount_set(block, img->h.refcount_order, i, vr_refmap_get(&img->refs, first + i).count);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t plain = vr_refmap_plain(&img->refs, first + i); /* most clusters */
+        if (plain || !vr_refmap_is_free(&img->refs, first + i))
+            vr_refcount_set(block, img->h.refcount_order, i,
+                            plain == 1 ? 1 : vr_refmap_get(&img->refs, first + i).count);
+    }
     return vr_plan_write(ctx, VR_EPOCH_STRUCTURE, offset, block, (uint32_t)img->cluster_size);
 }
 

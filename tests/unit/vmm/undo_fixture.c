@@ -43,7 +43,7 @@ static void random_writes(struct overlay *ov, uint64_t seed, uint64_t size)
 }
 
 /* What commit.c writes, sector by sector. */
-static void list_writes(struct repair *r, const struct overlay *ov)
+static void list_writes(struct repair *r, struct overlay *ov)
 {
     uint8_t page[OVERLAY_PAGE];
 
