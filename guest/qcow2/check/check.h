@@ -170,8 +170,8 @@ void vr_claim_region(struct vr_ctx *ctx, uint64_t offset, uint64_t size, enum vr
 void vr_claim_times(struct vr_ctx *ctx, const struct vr_finding *at, struct vr_run region, enum vr_claim claim);
 /* A pointer names this offset behind the end of the file: nothing may be put there. */
 void vr_note_dangling(struct vr_ctx *ctx, uint64_t offset);
-/* A pointer names what these own, and is not followed: which of the two is right is not known. */
-void vr_note_foreign(struct vr_ctx *ctx, uint32_t owners);
+/* A pointer (to an L1 table?) names what these own, and is not followed: which of the two is right is not known. */
+void vr_note_foreign(struct vr_ctx *ctx, uint32_t owners, bool as_l1);
 /* Claims of the cluster at offset, 0 where it is outside the file. */
 uint32_t vr_claims_at(const struct vr_ctx *ctx, uint64_t offset);
 

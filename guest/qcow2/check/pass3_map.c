@@ -53,7 +53,7 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint32_t root, uint64_t index, ui
     if (vr_claims_at(ctx, offset) & VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_TABLE) {
         /* Its owner's claim protects the target; one more would only make the owner look damaged. */
         vr_report(ctx, VR_P_L1E_FOREIGN, &f);
-        vr_note_foreign(ctx, vr_claims_at(ctx, offset));
+        vr_note_foreign(ctx, vr_claims_at(ctx, offset), false);
         return;
     }
     f.guest_len = 0;

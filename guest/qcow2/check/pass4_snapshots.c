@@ -117,7 +117,7 @@ static bool claim_table(struct vr_ctx *ctx)
     }
     if (owners_of(ctx, f.host, f.got, 0) != 0) {
         vr_report(ctx, VR_P_SNAP_TABLE_FOREIGN, &f);
-        vr_note_foreign(ctx, owners_of(ctx, f.host, f.got, 0));
+        vr_note_foreign(ctx, owners_of(ctx, f.host, f.got, 0), false);
         return false;
     }
     vr_claim_region(ctx, f.host, f.got, VR_CLAIM_SNAPSHOTS);
@@ -165,7 +165,7 @@ static void report_l1(struct vr_ctx *ctx, uint32_t i, enum vr_problem row)
     vr_report(ctx, row, &f);
     img->roots[i + 1].skipped = img->incomplete = true;
     if (row == VR_P_SNAP_L1_FOREIGN)
-        vr_note_foreign(ctx, owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1));
+        vr_note_foreign(ctx, owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1), true);
 }
 
 static enum vr_status send_name(struct vr_window *t, uint32_t i)
