@@ -164,15 +164,23 @@ int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset)
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-/* Sectors of a page, which reads as `now`, that would read differently; then[] is the page as it would read. */
-static int changed_sectors(const uint8_t *now, const uint8_t *buf, uint32_t len, uint32_t from, uint8_t *then)
+/* What is to be written to one page. */
+struct piece {
+    uint64_t page;
+    const uint8_t *now; /* how the page reads */
+    const uint8_t *buf; /* what bytes [from, from + len) of it are to read */
+    uint32_t from, len;
+};
+
+/* Sectors of the page that would read differently; then[] is the page as it would read. */
+static int changed_sectors(const struct piece *p, uint8_t *then)
 {
     int changed = 0;
 
-    memcpy(then, now, OVERLAY_PAGE);
-    memcpy(then + from, buf, len);
+    memcpy(then, p->now, OVERLAY_PAGE);
+    memcpy(then + p->from, p->buf, p->len);
     for (uint32_t s = 0; s < SECTORS; s++)
-        if (memcmp(now + s * VMM_SECTOR, then + s * VMM_SECTOR, VMM_SECTOR) != 0)
+        if (memcmp(p->now + s * VMM_SECTOR, then + s * VMM_SECTOR, VMM_SECTOR) != 0)
             changed |= 1 << s;
     return changed;
 }
@@ -192,23 +200,21 @@ static int store_sectors(struct overlay *ov, const struct overlay_version *v, co
     return err;
 }
 
-/* len bytes for a page, which reads as `now`, from byte `from` of it on. */
-static int write_page(struct overlay *ov, uint32_t epoch, uint64_t page, const uint8_t *now, const uint8_t *buf,
-                      uint32_t len, uint32_t from)
+static int write_page(struct overlay *ov, uint32_t epoch, const struct piece *p)
 {
     struct overlay_version *by_epoch[VR_EPOCH_COUNT], *v;
     uint8_t then[OVERLAY_PAGE];
 
-    int changed = changed_sectors(now, buf, len, from, then);
+    int changed = changed_sectors(p, then);
     if (changed == 0)
         return 0;
-    find(ov, page, by_epoch);
+    find(ov, p->page, by_epoch);
     /* What a later epoch wrote would hide an earlier one's sector, now and on the disk. */
     for (unsigned e = epoch + 1; e < VR_EPOCH_COUNT; e++)
         if (by_epoch[e] && (by_epoch[e]->dirty & changed))
             return -EPROTO;
     v = by_epoch[epoch];
-    int err = v ? 0 : add_version(ov, page, epoch, &v);
+    int err = v ? 0 : add_version(ov, p->page, epoch, &v);
     err = err ? err : store_sectors(ov, v, then, changed);
     if (!err)
         v->dirty |= (uint8_t)changed;
@@ -229,7 +235,8 @@ static int write_chunk(struct overlay *ov, uint32_t epoch, const uint8_t *buf, u
     while (!err && done < len) {
         uint32_t at = from + done, in_page = at % OVERLAY_PAGE;
         uint32_t n = OVERLAY_PAGE - in_page < len - done ? OVERLAY_PAGE - in_page : len - done;
-        err = write_page(ov, epoch, (offset + done) / OVERLAY_PAGE, now + (at - in_page), buf + done, n, in_page);
+        struct piece p = {(offset + done) / OVERLAY_PAGE, now + (at - in_page), buf + done, in_page, n};
+        err = write_page(ov, epoch, &p);
         done += n;
     }
     return err ? err : (int)done;
