@@ -7,8 +7,10 @@
 void block_read_now(struct block *b, const struct block_job *job)
 {
     struct child *c = b->child;
+    uint64_t before = child_now_us();
     int err = overlay_read(&c->overlay, job->buf, job->len, job->offset);
 
+    atomic_fetch_add(&c->us_read, child_now_us() - before);
     atomic_fetch_add(&c->bytes_read, job->len);
     ring_complete(&c->ring, job->id, err ? VR_EIO : VR_OK);
 }

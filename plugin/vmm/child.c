@@ -28,6 +28,16 @@ uint64_t child_now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+void child_phase(struct child *c, uint64_t *phase)
+{
+    uint64_t now = child_now_us();
+
+    if (c->phase)
+        *c->phase += now - c->phase_us;
+    c->phase = phase;
+    c->phase_us = now;
+}
+
 /* ---- messages and the end -------------------------------------------------------------------------------------- */
 
 static bool write_all(int fd, const void *bytes, size_t len)
@@ -60,7 +70,9 @@ void child_end(struct child *c)
     struct vmm_stats *s = &c->stats;
 
     s->bytes_read = atomic_load(&c->bytes_read);
+    s->us_read = atomic_load(&c->us_read);
     s->requests = c->ring.requests;
+    child_phase(c, NULL);
     if (c->guest_us)
         s->us_guest = child_now_us() - c->guest_us;
     child_send(c, VMM_MSG_STATS, s, sizeof(*s));
@@ -242,6 +254,7 @@ void vmm_child(const struct vmm_config *cfg)
     c->guest_us = child_now_us();
     atomic_store(&c->last_bell_us, c->guest_us);
     c->stats.us_start = c->guest_us - c->started_us;
+    child_phase(c, &c->stats.us_boot);
     if (kvm)
         vm_run(c);
     process_run(c);

@@ -170,8 +170,10 @@ struct child {
     struct block block;
     struct ring ring;
     struct vmm_stats stats;
-    atomic_uint_fast64_t bytes_read;
+    atomic_uint_fast64_t bytes_read, us_read;
     uint64_t started_us, guest_us;
+    uint64_t *phase;       /* of stats: what the time since phase_us is to be added to, or NULL */
+    uint64_t phase_us;
     /* accelerators */
     int vcpu_fd;
     struct kvm_run *run;
@@ -187,6 +189,8 @@ struct child {
 };
 
 uint64_t child_now_us(void);
+/* From now on, time is spent on this one of c->stats. */
+void child_phase(struct child *c, uint64_t *phase);
 /* A frame to the front; where the front is gone, an abort. */
 void child_send(struct child *c, uint32_t type, const void *body, uint32_t len);
 /* The guest's summary was sent, or the run failed: stats, and gone. */

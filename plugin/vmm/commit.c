@@ -133,7 +133,7 @@ static int same_size(const struct child *c)
 
 enum vr_status commit_run(struct child *c)
 {
-    uint64_t bytes = 0, before = child_now_us();
+    uint64_t bytes = 0;
     int journal = c->cfg->journal_fd;
 
     overlay_sort(&c->overlay);
@@ -160,6 +160,5 @@ enum vr_status commit_run(struct child *c)
     overlay_drop(&c->overlay);
     tell(c, 1, 0, bytes);
     atomic_store(&c->committing, false);
-    c->stats.us_commit = child_now_us() - before;
     return VR_OK;
 }

@@ -164,6 +164,31 @@ static void add_image(struct json *b, const struct result *res)
     json_end(b, '}');
 }
 
+/* Milliseconds of a walk; of one pass of it, where pass is not VR_PASS_COUNT. */
+static uint64_t walk_ms(const struct vmm_stats *s, enum vr_walk walk, enum vr_pass pass)
+{
+    uint64_t us = 0;
+
+    for (unsigned p = 0; p < VR_PASS_COUNT; p++)
+        if (pass == VR_PASS_COUNT || pass == p)
+            us += s->us_pass[walk][p];
+    return us / 1000;
+}
+
+static void add_walks(struct json *b, const struct vmm_stats *s, bool repair)
+{
+    json_add_uint(b, "boot", s->us_boot / 1000);
+    json_add_uint(b, "check", walk_ms(s, VR_WALK_CHECK, VR_PASS_COUNT));
+    json_add_uint(b, "check-map", walk_ms(s, VR_WALK_CHECK, VR_PASS_MAP));
+    json_add_uint(b, "check-refcounts", walk_ms(s, VR_WALK_CHECK, VR_PASS_REFCOUNTS));
+    if (repair) {
+        json_add_uint(b, "verify", walk_ms(s, VR_WALK_VERIFY, VR_PASS_COUNT));
+        json_add_uint(b, "commit", s->us_commit / 1000);
+        json_add_uint(b, "final", walk_ms(s, VR_WALK_FINAL, VR_PASS_COUNT));
+    }
+    json_add_uint(b, "read", s->us_read / 1000);
+}
+
 static void add_timings(struct json *b, const struct result *res)
 {
     json_begin_object(b, "timings");
@@ -171,7 +196,7 @@ static void add_timings(struct json *b, const struct result *res)
     if (res->have_stats) {
         json_add_uint(b, "start", res->stats.us_start / 1000);
         json_add_uint(b, "guest", res->stats.us_guest / 1000);
-        json_add_uint(b, "commit", res->stats.us_commit / 1000);
+        add_walks(b, &res->stats, options_is_repair(res->opt));
     }
     json_end(b, '}');
     if (!res->have_stats)

@@ -130,7 +130,10 @@ static void do_commit(struct ring *r, const struct vr_sqe *q)
         violation(r, "a second commit");
     r->committed = true;
     block_drain(&r->child->block);
-    ring_complete(r, q->id, commit_run(r->child));
+    child_phase(r->child, &r->child->stats.us_commit);
+    enum vr_status st = commit_run(r->child);
+    child_phase(r->child, &r->child->stats.us_pass[VR_WALK_FINAL][0]);
+    ring_complete(r, q->id, st);
 }
 
 static void do_record(struct ring *r, const struct vr_sqe *q)
@@ -155,6 +158,7 @@ static void do_progress(struct ring *r, const struct vr_sqe *q)
 
     if (p.walk >= VR_WALK_COUNT || p.pass == 0 || p.pass >= VR_PASS_COUNT || p.done > p.total)
         violation(r, "a progress that makes no sense");
+    child_phase(r->child, &r->child->stats.us_pass[p.walk][p.pass]);
     child_send(r->child, VMM_MSG_PROGRESS, &p, sizeof(p));
     ring_complete(r, q->id, VR_OK);
 }
@@ -233,6 +237,8 @@ static uint32_t take_posted(struct ring *r)
     pthread_mutex_unlock(&r->lock);
     if (!room)
         violation(r, "more requests than the ring holds");
+    if (r->requests == 0)
+        child_phase(r->child, &r->child->stats.us_pass[VR_WALK_CHECK][0]);
     r->requests += n;
     for (uint32_t i = 0; i < n; i++) {
         struct vr_sqe q;

@@ -103,6 +103,9 @@ struct vmm_stats {
     uint64_t exits;         /* doorbells and other returns from KVM_RUN */
     uint64_t us_start;      /* microseconds from vmm_child() to the first guest instruction */
     uint64_t us_guest;      /* from there to the last frame */
+    uint64_t us_boot;       /* of that, before the guest's first request */
+    uint64_t us_read;       /* reading the image, all threads together: most of it goes on beside the guest */
+    uint64_t us_pass[VR_WALK_COUNT][VR_PASS_COUNT]; /* [0]: before the first that tells how far it is */
     uint64_t us_commit;
     uint64_t peak_overlay;  /* bytes */
 };

@@ -3,12 +3,9 @@
 """bench.py: vol-repair and qemu-img on the same images, in turn; writes docs/performance.md. Called by `./run bench`."""
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 import images  # noqa: E402
+import page  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / 'docs' / 'performance.md'
@@ -139,61 +137,31 @@ def compare(bench, runs):
             sys.exit(f'bench: {bench.name}: the tools disagree: {"; ".join(different)}')
 
 
-# ---- the page ---------------------------------------------------------------------------------------------------
+# ---- growth ------------------------------------------------------------------------------------------------------
+
+GROWTH = [Bench(f'growth-{size}', '', images.mapped, size * TIB, rounds=3, most=1) for size in (1, 4, 16)]
+GROWTH_RAM = 4 * GIB
 
 
-def seconds(value):
-    return f'{value * 1000:.1f} ms' if value < 1 else f'{value:.2f} s'
-
-
-def mebibytes(value):
-    return f'{value / 1048576:.1f} MiB'
-
-
-def row(bench, runs):
-    ours, theirs = runs['vol-repair'], runs.get('qemu-img', [])
-
-    def median(of, key):
-        return statistics.median(getattr(r, key) for r in of)
-    cells = [bench.title, seconds(median(ours, 'seconds'))]
-    if bench.alone:
-        cells += [bench.alone, f'{float(bench.alone.split()[0]) / median(ours, "seconds"):.0f}']
-    else:
-        pairs = zip(ours, theirs if len(theirs) == len(ours) else theirs * len(ours))
-        cells += [seconds(median(theirs, 'seconds')), f'{statistics.median(q.seconds / v.seconds for v, q in pairs):.2f}']
-    cells += [f'{len(ours)}' if len(ours) == len(theirs) or bench.alone else f'{len(ours)}, {len(theirs)}']
-    for key in ('peak', 'read'):
-        cells += [mebibytes(median(ours, key)), mebibytes(median(theirs, key)) if theirs else '-']
-    io = ours[0].document.get('io', {})
-    cells += [mebibytes(io.get('bytes-written', 0)), io.get('exits', '-')]
-    return '| ' + ' | '.join(map(str, cells)) + ' |'
-
-
-def machine():
-    info = Path('/proc/cpuinfo').read_text()
-    model = next(line.split(': ')[1] for line in info.splitlines() if line.startswith('model name'))
-    hardware = any(f' {flag} ' in f'{info} ' for flag in ('vmx', 'svm'))
-    kvm = 'no /dev/kvm' if not os.path.exists('/dev/kvm') else 'hardware KVM' if hardware else 'software KVM (no vmx or svm)'
-    qemu = subprocess.run(['qemu-img', '--version'], stdout=subprocess.PIPE, text=True, check=True).stdout.split('\n')[0]
-    return f'{datetime.date.today()}; {model}, {os.cpu_count()} CPUs; Linux {platform.release()}; {kvm}; {qemu}'
-
-
-OPENING = '''<!-- Made by ./run bench: do not edit. -->
-# Performance
-
-`vol-repair` and `qemu-img` side by side, in turn, on the same images in one run; medians. The ratio is the median of the rounds' ratios
-qemu-img / vol-repair: above 1, vol-repair is faster. "Peak" is the largest single process of a run (`ru_maxrss`); for vol-repair that
-includes the guest's memory. "Read" is what the run's processes read by system calls. The page cache is hot. A repair by vol-repair
-includes its undo journal, its verification before the first write, and its last walk from disk; one by qemu-img also punches
-holes where it frees clusters, which vol-repair leaves to later writes.
-Both tools had to give the same answer, or there would be no table. Absolute times are this machine's alone.
-'''
-
-
-def table(rows):
-    head = ['run', 'vol-repair', 'qemu-img', 'ratio', 'rounds', 'peak, vol-repair', 'peak, qemu-img', 'read, vol-repair',
-            'read, qemu-img', 'written', 'exits']
-    return '\n'.join(['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head), *rows])
+def measure_growth(work, tools, args):
+    """On tmpfs: most file systems have no files of 16 TiB. [(Bench, runs)], or [] and a line that says why."""
+    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    reason = 'needs root, to mount a tmpfs' if os.geteuid() != 0 else f'needs {GROWTH_RAM >> 30} GiB of memory' if free < GROWTH_RAM else ''
+    if reason:
+        print(f'SKIP growth: {reason}')
+        return []
+    ram, results = work / 'ram', []
+    ram.mkdir()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4g,mode=700', 'vol-repair-bench', str(ram)], check=True)
+    try:
+        shutil.copy(work / 'measure', ram / 'measure')
+        for bench in GROWTH:
+            results.append((bench, measure(bench, ram, tools, args)))
+            print(f'{bench.name}: ' + ', '.join(f'{tool} {page.seconds(page.median(runs, "seconds"))}'
+                                                for tool, runs in results[-1][1].items()), flush=True)
+    finally:
+        subprocess.run(['umount', str(ram)], check=True)
+    return results
 
 
 def main():
@@ -202,27 +170,30 @@ def main():
     parser.add_argument('--quick', action='store_true', help='small images, few rounds, and no page is written')
     parser.add_argument('--rounds', type=int, help='rounds of each')
     parser.add_argument('--work', default='/var/tmp', help='directory for the images (sparse, a few hundred MiB)')
-    parser.add_argument('name', nargs='?', choices=[b.name for b in BENCHES], help='only this one; no page is written')
+    parser.add_argument('name', nargs='?', choices=[*(b.name for b in BENCHES), 'growth'], help='only this one; no page is written')
     args = parser.parse_args()
     args.scale = 64 if args.quick else 1
     args.rounds = args.rounds or (3 if args.quick else None)
     tools = {'vol-repair': [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), '-f', 'qcow2', '--output=json'],
              'qemu-img': ['qemu-img', 'check', '-f', 'qcow2', '--output=json']}
-    work, rows = Path(tempfile.mkdtemp(prefix='vol-repair-bench-', dir=args.work)), []
-    print(machine())
+    work, results, grown = Path(tempfile.mkdtemp(prefix='vol-repair-bench-', dir=args.work)), [], []
+    print(page.machine())
     try:
         subprocess.run(['cc', '-O2', '-o', str(work / 'measure'), str(Path(__file__).parent / 'measure.c')], check=True)
         for bench in BENCHES:
             if bench.name == 'cold' and not os.access('/proc/sys/vm/drop_caches', os.W_OK):
                 print('SKIP cold: the page cache cannot be dropped here')
             elif args.name in (None, bench.name):
-                rows.append(row(bench, measure(bench, work, tools, args)))
-                print(rows[-1], flush=True)
+                results.append((bench, measure(bench, work, tools, args)))
+                print(page.markdown(page.row(*results[-1]), []).split('\n')[0], flush=True)
+        if args.name in (None, 'growth') and not args.quick:
+            grown = measure_growth(work, tools, args)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print('\n' + table(rows))
+    print('\n' + page.markdown(page.HEAD, [page.row(*r) for r in results]))
+    print(page.profile(results))
     if not args.name and not args.quick:
-        PAGE.write_text(f'{OPENING}\nMeasured {machine()}.\n\n{table(rows)}\n')
+        page.write(PAGE, results, grown)
         print(f'\nwritten: {PAGE.relative_to(ROOT)}')
     return 0
 

@@ -91,7 +91,14 @@ static const char golden[] =
     "        \"total\": 12,\n"
     "        \"start\": 1,\n"
     "        \"guest\": 2,\n"
-    "        \"commit\": 3\n"
+    "        \"boot\": 0,\n"
+    "        \"check\": 9,\n"
+    "        \"check-map\": 4,\n"
+    "        \"check-refcounts\": 5,\n"
+    "        \"verify\": 6,\n"
+    "        \"commit\": 3,\n"
+    "        \"final\": 7,\n"
+    "        \"read\": 8\n"
     "    },\n"
     "    \"io\": {\n"
     "        \"bytes-read\": 1,\n"
@@ -131,7 +138,11 @@ static void fill(struct result *res)
     res->commit_begun = res->commit_ended = true;
     res->commit = (struct vmm_commit){.state = 1, .bytes_changed = 512, .bytes_journal = 2048};
     res->stats = (struct vmm_stats){.bytes_read = 1, .bytes_written = 2, .requests = 3, .exits = 4,
-                                    .us_start = 1000, .us_guest = 2000, .us_commit = 3000};
+                                    .us_start = 1000, .us_guest = 2000, .us_commit = 3000, .us_read = 8000};
+    res->stats.us_pass[VR_WALK_CHECK][VR_PASS_MAP] = 4000;
+    res->stats.us_pass[VR_WALK_CHECK][VR_PASS_REFCOUNTS] = 5000;
+    res->stats.us_pass[VR_WALK_VERIFY][0] = 6000;
+    res->stats.us_pass[VR_WALK_FINAL][VR_PASS_COPIED] = 7000;
     res->file_size = 327680;
     res->us_total = 12000;
     result_conclude(res);
