@@ -86,6 +86,11 @@ struct stock_slots {
     int (*build_vol_from)(void *pool, void *vol, void *src, unsigned int flags);
     int (*download_vol)(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
                         unsigned int flags);
+    int (*upload_vol)(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
+                      unsigned int flags);
+    int (*delete_vol)(void *pool, void *vol, unsigned int flags);
+    int (*resize_vol)(void *pool, void *vol, unsigned long long capacity, unsigned int flags);
+    int (*wipe_vol)(void *pool, void *vol, unsigned int algorithm, unsigned int flags);
 };
 extern struct stock_slots stock_slots;
 
@@ -98,6 +103,7 @@ struct config {
     char *helper;
     char *accel;
     char *memory;
+    char *user;       /* USER[:GROUP], or NULL */
     unsigned timeout; /* seconds */
 };
 void config_free(struct config *cfg);
@@ -141,6 +147,18 @@ char *identity_caller(void);
 bool identity_may_see(const char *caller, const char *owner);
 /* Makes the calling (own) thread act for the daemon itself. */
 void identity_become_system(void);
+
+/* ---- access.c: may the caller do that ---- */
+
+/* Asks libvirt, as the caller. Reports and returns false. */
+bool access_allows(const struct volume *vol, bool to_write);
+/* In a slot: the call is such a question, and is answered; the slot must return -1. */
+bool access_was_asked(void);
+
+/* ---- domains.c: who has a block device ---- */
+
+/* The name of a running domain that has it, or NULL. Caller frees. */
+char *domains_user_of(dev_t device);
 
 /* ---- job.c: the job table ---- */
 
@@ -197,6 +215,8 @@ struct job_request {
 
 /* Checks, then starts a helper. Reports and returns NULL; nothing was changed then. */
 struct job *job_start(const struct job_request *req, struct helper *helper);
+/* Whether a job works on the volume: one that writes, or, unless the caller only reads, any. Reports and returns true. */
+bool job_stands_against(const struct volume *vol, bool only_reads);
 void job_progress(struct job *job, const char *phase, int percent);
 /* Asks the helper to stop at a safe point; does nothing after its end. */
 void job_abort(struct job *job);
@@ -277,6 +297,14 @@ int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long lo
                         unsigned int flags);
 int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags);
 char *control_find_pool_sources(const char *spec, unsigned int flags);
+/* guard.c */
+int guard_delete_vol(void *pool, void *vol, unsigned int flags);
+int guard_resize_vol(void *pool, void *vol, unsigned long long capacity, unsigned int flags);
+int guard_wipe_vol(void *pool, void *vol, unsigned int algorithm, unsigned int flags);
+int guard_upload_vol(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
+                     unsigned int flags);
+/* For the doors that also clone and download: reports and returns true where a repair is working on the volume. */
+bool guard_reading(void *pool, void *vol);
 
 /* A token's options leave the table. Reports and returns NULL. */
 struct job_options *control_take_options(unsigned long long token);

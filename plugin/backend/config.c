@@ -18,6 +18,7 @@ void config_free(struct config *cfg)
     g_free(cfg->helper);
     g_free(cfg->accel);
     g_free(cfg->memory);
+    g_free(cfg->user);
     g_free(cfg);
 }
 
@@ -79,6 +80,9 @@ static bool set_key(struct config *cfg, const char *key, const char *value)
     } else if (g_str_equal(key, "memory")) {
         ok = config_memory_is_valid(value);
         set_text(&cfg->memory, value);
+    } else if (g_str_equal(key, "user")) {
+        ok = value[0] != '\0';
+        set_text(&cfg->user, value);
     }
     return ok;
 }

@@ -133,7 +133,7 @@ int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
     mode = source ? mode_from_name(report->name, source->name) : -1;
     if (mode < 0) {
         virResetLastError();
-        return stock_slots.build_vol_from(pool, vol, src, flags);
+        return guard_reading(pool, src) ? -1 : stock_slots.build_vol_from(pool, vol, src, flags);
     }
     if (flags != 0) {
         vr_error(VIR_ERR_INVALID_ARG, "a repair report is created without flags, not 0x%x", flags);

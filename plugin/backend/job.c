@@ -47,10 +47,7 @@ static void job_free(struct job *job)
 
 /* ---- before the start ---- */
 
-/*
- * Every test that needs no open image. The caller's right to the damaged volume belongs here; that nobody
- * else uses the image is for claim(), and for the helper's locks.
- */
+/* Every test that needs no open image. That nobody else uses it is for claim(), and for the helper's locks. */
 static bool may_start(const struct job_request *req, const struct config *cfg, const char *format)
 {
     if (!cfg->enabled) {
@@ -65,7 +62,17 @@ static bool may_start(const struct job_request *req, const struct config *cfg, c
             req->vol->name, format);
         return false;
     }
-    return true;
+    return access_allows(req->vol, req->mode != MODE_CHECK);
+}
+
+static bool device_is_free(const struct job_request *req, const struct stat *st)
+{
+    g_autofree char *domain = domains_user_of(st->st_rdev);
+
+    if (domain)
+        vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: the running domain '%s' has it", req->vol->name,
+                 domain);
+    return !domain;
 }
 
 /* The helper gets the file itself, not a path that could lead elsewhere by then. */
@@ -85,6 +92,10 @@ static int open_image(const struct job_request *req, struct stat *st)
         return -1;
     }
     fcntl(fd, F_SETFL, 0);
+    if (S_ISBLK(st->st_mode) && req->mode != MODE_CHECK && !device_is_free(req, st)) {
+        close(fd);
+        return -1;
+    }
     return fd;
 }
 
@@ -197,6 +208,25 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     g_mutex_unlock(&lock);
     events_job_started(job);
     return job;
+}
+
+bool job_stands_against(const struct volume *vol, bool only_reads)
+{
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+    struct stat st;
+
+    if (!jobs || stat(vol->path, &st) < 0)
+        return false;
+    for (GList *l = jobs; l; l = l->next) {
+        const struct job *job = l->data;
+
+        if (job->done || job->dev != st.st_dev || job->ino != st.st_ino || (only_reads && job->mode == MODE_CHECK))
+            continue;
+        vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: job %u (%s) is working on it", vol->name, job->id,
+                 job_mode_name[job->mode]);
+        return true;
+    }
+    return false;
 }
 
 /* ---- while it runs ---- */

@@ -41,6 +41,8 @@ static void add_settings(GPtrArray *args, const struct spawn *sp)
     g_ptr_array_add(args, g_strdup_printf("--accel=%s", opts && opts->accel ? opts->accel : sp->cfg->accel));
     g_ptr_array_add(args, g_strdup_printf("--memory=%s", opts && opts->memory ? opts->memory : sp->cfg->memory));
     g_ptr_array_add(args, g_strdup_printf("--timeout=%u", timeout));
+    if (sp->cfg->user)
+        g_ptr_array_add(args, g_strdup_printf("--user=%s", sp->cfg->user));
     if (opts && opts->max_messages >= 0)
         g_ptr_array_add(args, g_strdup_printf("--max-messages=%d", opts->max_messages));
     if (opts && opts->undo) {

@@ -99,8 +99,10 @@ int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long lo
     struct job_request req = {.report_fd = -1};
     unsigned op = offset & MAGIC_MASK;
 
+    if (access_was_asked())
+        return -1;
     if ((offset & ~MAGIC_MASK) != MAGIC)
-        return stock_slots.download_vol(pool, vol, st, offset, length, flags);
+        return guard_reading(pool, vol) ? -1 : stock_slots.download_vol(pool, vol, st, offset, length, flags);
     if (op >= MODE_COUNT) {
         vr_error(VIR_ERR_INVALID_ARG, "vol-repair has no operation %u", op);
         return -1;

@@ -139,23 +139,32 @@ static void *open_driver(void)
     return dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
 }
 
+/* What stands in a slot from now on, and where the stock function is kept. */
+static const struct {
+    int slot;
+    void *ours, *stock;
+} doors[] = {
+    {SLOT_BUILD_VOL_FROM, (void *)create_build_vol_from, &stock_slots.build_vol_from},
+    {SLOT_DOWNLOAD_VOL, (void *)stream_download_vol, &stock_slots.download_vol},
+    {SLOT_UPLOAD_VOL, (void *)guard_upload_vol, &stock_slots.upload_vol},
+    {SLOT_DELETE_VOL, (void *)guard_delete_vol, &stock_slots.delete_vol},
+    {SLOT_RESIZE_VOL, (void *)guard_resize_vol, &stock_slots.resize_vol},
+    {SLOT_WIPE_VOL, (void *)guard_wipe_vol, &stock_slots.wipe_vol},
+};
+
 static bool patch(struct backend_table *table, bool with_control)
 {
-    void *const before[] = {table->slot[SLOT_BUILD_VOL_FROM], table->slot[SLOT_DOWNLOAD_VOL]};
-    const struct backend_table *active;
+    const struct backend_table before = *table, *active;
 
-    table->slot[SLOT_BUILD_VOL_FROM] = (void *)create_build_vol_from;
-    table->slot[SLOT_DOWNLOAD_VOL] = (void *)stream_download_vol;
+    for (size_t i = 0; i < G_N_ELEMENTS(doors); i++)
+        table->slot[doors[i].slot] = doors[i].ours;
     if (with_control)
         table->slot[SLOT_FIND_POOL_SOURCES] = (void *)control_find_pool_sources;
 
     active = lv.backend_for_type(table->type);
     if (active && active->slot[SLOT_DOWNLOAD_VOL] == (void *)stream_download_vol)
         return true;
-    table->slot[SLOT_BUILD_VOL_FROM] = before[0];
-    table->slot[SLOT_DOWNLOAD_VOL] = before[1];
-    if (with_control)
-        table->slot[SLOT_FIND_POOL_SOURCES] = NULL;
+    *table = before;
     return false;
 }
 
@@ -186,8 +195,8 @@ int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
         return -1;
     }
 
-    *(void **)&stock_slots.build_vol_from = tables[DIR_TABLE]->slot[SLOT_BUILD_VOL_FROM];
-    *(void **)&stock_slots.download_vol = tables[DIR_TABLE]->slot[SLOT_DOWNLOAD_VOL];
+    for (size_t i = 0; i < G_N_ELEMENTS(doors); i++)
+        *(void **)doors[i].stock = tables[DIR_TABLE]->slot[doors[i].slot];
     for (size_t i = 0; i < TABLE_COUNT; i++) {
         if (!patch(tables[i], i == DIR_TABLE)) {
             vr_log("repair is off for pools of type %s: the patched table is not the one in use", table_names[i].type);

@@ -223,7 +223,7 @@ static void enclose(struct child *c)
     int err = 0;
 
     sandbox_close_others(keep, sizeof(keep) / sizeof(keep[0]));
-    err = sandbox_drop();
+    err = sandbox_drop(cfg->uid, cfg->gid);
     if (err)
         child_fail(c, VMM_FAIL_SANDBOX, err, "dropping rights");
 }

@@ -151,8 +151,8 @@ void process_run(struct child *c) __attribute__((noreturn));
 
 /* Closes every descriptor but those of the configuration and the accelerator's. */
 void sandbox_close_others(const int *keep, unsigned n);
-/* No new privileges, no capabilities, limits. Before threads are made. 0 or -errno. */
-int sandbox_drop(void);
+/* Another user (uid 0: no other), no new privileges, no capabilities, limits. Before threads are made. 0 or -errno. */
+int sandbox_drop(uint32_t uid, uint32_t gid);
 /* The system call filter, for all threads. guest_pid: of the process accelerator's child, else 0. 0 or -errno. */
 int sandbox_filter(enum vmm_accel accel, int guest_pid);
 /* For the process accelerator's own child: two descriptors to read and write, and the way out. */

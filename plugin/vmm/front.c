@@ -295,7 +295,7 @@ bool front_run(struct result *res, const struct image *img, struct undofile *uf,
     run->signal_fd = signals_open();
     if (run->signal_fd < 0) {
         failed(error, "watch for signals");
-    } else if (open_resources(&cfg, uf, error) && spawn(run, &cfg, error)) {
+    } else if (user_choose(res->opt->user, &cfg, error) && open_resources(&cfg, uf, error) && spawn(run, &cfg, error)) {
         res->ran = true;
         ok = listen_to_child(run, error);
         ok = reap(run, ok, error);

@@ -4,7 +4,6 @@
 #define FRONT_H
 
 #include <glib.h>
-#include <glib.h>
 
 #include "vmm.h"
 
@@ -57,6 +56,7 @@ struct options {
     uint64_t crash_epoch, crash_seed; /* tests: as in struct vmm_config */
     bool wide_map;      /* tests: as in struct vmm_config */
     bool crash_whole;   /* and this process with it, so that nobody is left to roll back */
+    char *user;         /* USER[:GROUP] of the VMM where root starts it; NULL = nobody */
     int image_fd;       /* -1 = open path */
     int report_fd;      /* -1 = none */
     char *format;       /* NULL = probe */
@@ -128,6 +128,16 @@ bool image_is_fd(const struct image *img, int fd);
 
 enum lock_kind { LOCK_CHECK, LOCK_REPAIR };
 bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error);
+
+/* ---- inuse.c: users without locks ------------------------------------------------------------------- */
+
+/* Before a repair. May wait a second. */
+bool inuse_test(const struct image *img, const char *shown, GError **error);
+
+/* ---- user.c --------------------------------------------------------------------------------------- */
+
+/* Fills uid and gid, where we are root. text: USER[:GROUP], names or numbers, or NULL. */
+bool user_choose(const char *text, struct vmm_config *cfg, GError **error);
 
 /* ---- undofile.c: where the journal lies ------------------------------------------------------------ */
 

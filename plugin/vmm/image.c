@@ -87,9 +87,12 @@ bool image_measure(struct image *img, const struct options *opt, GError **error)
 
 static bool lock(const struct image *img, const struct options *opt, GError **error)
 {
-    enum lock_kind kind = opt->mode == FRONT_CHECK ? LOCK_CHECK : LOCK_REPAIR;
+    bool check = opt->mode == FRONT_CHECK;
+    const char *shown = options_shown_name(opt);
 
-    return opt->force_share || lock_take(img->fd, kind, options_shown_name(opt), error);
+    if (opt->force_share)
+        return true;
+    return lock_take(img->fd, check ? LOCK_CHECK : LOCK_REPAIR, shown, error) && (check || inuse_test(img, shown, error));
 }
 
 static char *real_path(int fd, const char *given)

@@ -27,6 +27,7 @@ enum {
     OPT_STREAM,
     OPT_IMAGE_FD,
     OPT_NAME,
+    OPT_USER,
     OPT_FORCE_LEAKS,
     OPT_TEST_CRASH_AFTER,
     OPT_TEST_VMM_CRASH_AFTER,
@@ -58,6 +59,7 @@ static const struct option long_options[] = {
     {"stream", no_argument, NULL, OPT_STREAM},
     {"image-fd", required_argument, NULL, OPT_IMAGE_FD},
     {"name", required_argument, NULL, OPT_NAME},
+    {"user", required_argument, NULL, OPT_USER},
     {"force-leaks", no_argument, NULL, OPT_FORCE_LEAKS},
     /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
     {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
@@ -95,6 +97,7 @@ void options_print_help(void)
            "      --stream           JSON lines on standard output: progress, then the report\n"
            "      --image-fd N       the image is open already on this descriptor\n"
            "      --name TEXT        what messages and the report call the image\n"
+           "      --user USER[:GROUP] whom the repairer runs as where root starts it (nobody)\n"
            "  -p, --progress         show progress even if standard error is no terminal\n"
            "  -h, --help\n"
            "  -V, --version\n"
@@ -125,6 +128,7 @@ void options_clear(struct options *opt)
     g_free(opt->name);
     g_free(opt->undo);
     g_free(opt->report);
+    g_free(opt->user);
     memset(opt, 0, sizeof(*opt));
 }
 
@@ -320,6 +324,9 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
         return true;
     case OPT_NAME:
         string_set(&opt->name, value);
+        return true;
+    case OPT_USER:
+        string_set(&opt->user, value);
         return true;
     case OPT_OBJECT:
         return object_parse(value, error);

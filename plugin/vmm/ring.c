@@ -253,15 +253,19 @@ static uint32_t take_posted(struct ring *r)
     return n;
 }
 
+/* Half the numbers are behind cq_tail. The one opposite is as well: it must not be waited for. */
+static bool has_reached(const struct ring *r, uint32_t want)
+{
+    return (int32_t)(want - r->cq_tail) <= 0;
+}
+
 void ring_doorbell(struct ring *r, uint32_t want)
 {
     bool progress = take_posted(r) > 0;
 
     pthread_mutex_lock(&r->lock);
-    uint32_t ahead = want - r->cq_tail;
-    bool reached = (int32_t)ahead <= 0;
-    bool possible = reached || ahead <= r->outstanding;
-    while (possible && (int32_t)(r->cq_tail - want) < 0)
+    bool possible = has_reached(r, want) || want - r->cq_tail <= r->outstanding;
+    while (possible && !has_reached(r, want))
         pthread_cond_wait(&r->completed, &r->lock);
     progress = progress || r->cq_tail != r->cq_seen;
     r->cq_seen = r->cq_tail;

@@ -51,10 +51,13 @@ void sandbox_close_others(const int *keep, unsigned n)
     (void)close_range(from, ~0u, 0);
 }
 
-int sandbox_drop(void)
+int sandbox_drop(uint32_t uid, uint32_t gid)
 {
     const struct rlimit none = {0, 0};
 
+    capng_clear(CAPNG_SELECT_BOTH);
+    if (uid != 0 && capng_change_id((int)uid, (int)gid, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0)
+        return -EPERM;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
         setrlimit(RLIMIT_CORE, &none) < 0)
         return -errno;

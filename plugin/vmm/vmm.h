@@ -32,6 +32,7 @@ struct vmm_config {
     bool force_leaks;     /* free leaks after an incomplete walk too */
     bool would;           /* a check also says what the modes that repair would do */
     uint64_t memory;      /* budget for guest and VMM together, bytes */
+    uint32_t uid, gid;    /* whom the child runs as from its first step on; uid 0 = as whom it was forked */
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */
     char image_name[256]; /* for the journal's identity record, truncated */

@@ -27,7 +27,8 @@
 /* Odd, and allowed: guest_ring.c. They finish with a summary. */
 #define LEGAL_CASES(X) \
     X(heap_exact_end) X(stack_exact) X(data_exact) X(offset_last) X(read_behind_end) X(change_after_post) X(full_ring) \
-    X(indices_wrong_in_ring) X(record_unknown) X(port_string) X(claims_commit) X(size_grow) X(epochs) X(commit_nothing)
+    X(indices_wrong_in_ring) X(record_unknown) X(port_string) X(claims_commit) X(size_grow) X(epochs) X(commit_nothing) \
+    X(wait_opposite)
 
 #define HOSTILE_CASES(X) FAULT_CASES(X) RING_CASES(X) LEGAL_CASES(X)
 

@@ -238,6 +238,13 @@ void attack_offset_last(void)
     finish();
 }
 
+/* As far ahead as behind: an index that may be taken for either must not be waited for. */
+void attack_wait_opposite(void)
+{
+    vr_doorbell(UINT32_C(1) << 31);
+    finish();
+}
+
 void attack_read_behind_end(void)
 {
     struct vr_sqe q = good_read();

@@ -76,7 +76,7 @@ FAILS = {
 # What finishes: whether it has committed, and how it is run.
 LEGAL = {
     **dict.fromkeys('''heap_exact_end stack_exact data_exact offset_last read_behind_end change_after_post full_ring
-        indices_wrong_in_ring record_unknown port_string'''.split(), (0,)),
+        indices_wrong_in_ring record_unknown port_string wait_opposite'''.split(), (0,)),
     'claims_commit': (0, '-m', ALL),
     'size_grow': (1, '-m', ALL, '-u'),
     'epochs': (1, '-m', ALL, '-u'),

@@ -320,7 +320,7 @@ static int enter(enum wall wall, bool thread)
 
     if (wall == PROCESS)
         start_guest();
-    if (sandbox_drop() < 0)
+    if (sandbox_drop(0, 0) < 0)
         return -1;
     if (thread && (pthread_barrier_init(&filtered, NULL, 2) || pthread_create(&t, NULL, open_in_thread, NULL)))
         return -1;

@@ -26,7 +26,8 @@ static void claim_fixed(struct vr_ctx *ctx)
         f.guest_len = img->h.virtual_size;
         f.root = VR_ROOT_ACTIVE;
         vr_report(ctx, VR_P_L1_PAST_EOF, &f);
-        vr_note_dangling(ctx, img->h.l1_offset);
+        /* A file that ends less than a cluster before the table's end has the table, as qemu sees it. */
+        vr_note_dangling(ctx, img->h.l1_offset - (l1_bytes < img->cluster_size ? img->cluster_size - l1_bytes : 0));
         img->incomplete = img->unsound = true;
     } else {
         vr_claim_region(ctx, img->h.l1_offset, l1_bytes, VR_CLAIM_L1);

@@ -37,8 +37,8 @@ static uint8_t *grown(uint8_t *bytes, uint64_t from, uint64_t to)
 
 static enum vr_status do_set_size(struct memory_image *m, uint64_t size)
 {
-    if (size < m->view_size)
-        return VR_EPROTO;
+    if (size < m->view_size || size > m->size + m->size / 8 + VR_GROWTH_MAX)
+        return VR_EPROTO; /* as ring.c has it */
     m->view = grown(m->view, m->view_size, size);
     m->view_size = size;
     return VR_OK;
@@ -110,7 +110,7 @@ void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, st
 {
     struct vr_record batch[VR_RECORDS_MAX];
     struct vr_ctx ctx = {.io.carrier = &m->carrier, .mode = mode, .file_size = m->size, .examples = 64,
-                         .sum = sum, .batch = batch};
+                         .sum = sum, .batch = batch, .flags = m->flags};
 
     memset(sum, 0, sizeof(*sum));
     ctx.arena.size = heap;

@@ -18,6 +18,7 @@ struct memory_image {
     struct vr_cqe done[VR_RING_ENTRIES];
     unsigned ndone;
     uint64_t fail_read_at;     /* a read that touches this byte fails; UINT64_MAX = none */
+    uint32_t flags;            /* VR_BOOT_* */
     bool lose_writes;          /* planned writes are not seen by later reads */
     unsigned writes, commits, records;
     struct vr_record last[64]; /* first records */

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * domains.c: whether a running domain has a block device for a disk, or in the backing chain of one. QEMU's locks do not
+ * tell: libvirt gives a QEMU device nodes of its own, and a lock belongs to a node.
+ */
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+struct search {
+    dev_t device;
+    char *domain; /* that has it; NULL = none */
+};
+
+static bool names_device(xmlNodePtr source, const char *attribute, dev_t device)
+{
+    xmlChar *path = xmlGetNoNsProp(source, BAD_CAST attribute);
+    struct stat st;
+    bool same = path && stat((const char *)path, &st) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device;
+
+    xmlFree(path);
+    return same;
+}
+
+/* In disks, and in the <backingStore> elements within them. */
+static bool uses(xmlNodePtr node, dev_t device)
+{
+    for (; node; node = node->next) {
+        if (node->type != XML_ELEMENT_NODE)
+            continue;
+        if (xmlStrEqual(node->name, BAD_CAST "source") &&
+            (names_device(node, "dev", device) || names_device(node, "file", device)))
+            return true;
+        if (uses(node->children, device))
+            return true;
+    }
+    return false;
+}
+
+static bool domain_uses(virDomainPtr domain, dev_t device)
+{
+    g_autofree char *xml = virDomainGetXMLDesc(domain, 0);
+    xmlDocPtr doc = xml ? xmlReadMemory(xml, strlen(xml), NULL, "UTF-8",
+                                        XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING)
+                        : NULL;
+    bool found = doc && uses(xmlDocGetRootElement(doc)->children, device);
+
+    xmlFreeDoc(doc);
+    return found;
+}
+
+/* In a thread of its own, which acts for the daemon: the caller may not be allowed to see every domain. */
+static void *search_domains(void *opaque)
+{
+    struct search *s = opaque;
+    virDomainPtr *domains = NULL;
+
+    identity_become_system();
+    virConnectPtr conn = virConnectOpen(geteuid() == 0 ? "qemu:///system" : "qemu:///session");
+    int n = conn ? virConnectListAllDomains(conn, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE) : 0;
+
+    for (int i = 0; i < n; i++) {
+        if (!s->domain && domain_uses(domains[i], s->device))
+            s->domain = g_strdup(virDomainGetName(domains[i]));
+        virDomainFree(domains[i]);
+    }
+    free(domains);
+    if (conn)
+        virConnectClose(conn);
+    virResetLastError();
+    return NULL;
+}
+
+char *domains_user_of(dev_t device)
+{
+    struct search s = {.device = device};
+    GThread *thread = g_thread_try_new("vol-repair", search_domains, &s, NULL);
+
+    if (!thread)
+        return NULL;
+    g_thread_join(thread);
+    return s.domain;
+}

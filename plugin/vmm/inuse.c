@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * inuse.c: users of an image who take none of QEMU's locks: a loop device, a copy, a VM with locking off, a mounted disk.
+ *
+ * A file: a write lease is granted only where nobody else has it open. That is asked of local file systems; others
+ * grant none, or know of this host alone. A block device: the kernel's own users (mounts, device mapper) by O_EXCL, and
+ * root looks through the descriptors of all processes, because a device can have any number of nodes.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "front.h"
+
+#define TRIES   10 /* libvirt, udev and indexers open what they see for a moment */
+#define WAIT_US 100000
+
+/* f_type of statfs(2), from linux/magic.h and xfs: file systems of this host alone. */
+static const uint32_t local_types[] = {0xef53 /* ext2 to ext4 */, 0x58465342 /* xfs */, 0x9123683e /* btrfs */,
+                                       0x01021994 /* tmpfs */, 0xf2f52010 /* f2fs */};
+
+static bool is_local(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0)
+        return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(local_types); i++)
+        if ((uint32_t)fs.f_type == local_types[i])
+            return true;
+    return false;
+}
+
+/* Without the right to a lease, which is the owner's, there is no answer: that is no reason to refuse. */
+static bool file_is_free(int fd)
+{
+    bool ours;
+
+    signal(SIGIO, SIG_IGN); /* what who opens the file meanwhile would send */
+    ours = fcntl(fd, F_SETLEASE, F_WRLCK) == 0;
+    if (!ours)
+        return errno != EAGAIN;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return true;
+}
+
+static bool has_device(const char *process, dev_t device)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%s/fd", process);
+    DIR *dir = opendir(path);
+    bool found = false;
+
+    for (struct dirent *e; dir && !found && (e = readdir(dir));) {
+        struct stat st;
+
+        found = fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device;
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+/* Us and who started us (a daemon that passed the descriptor on) aside. Processes of others only root can look into. */
+static bool device_is_free(int fd)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    struct stat st;
+    int again = open(link, O_RDONLY | O_EXCL | O_CLOEXEC);
+    bool found = again < 0 && errno == EBUSY;
+    DIR *dir = opendir("/proc");
+
+    if (again >= 0)
+        close(again);
+    if (fstat(fd, &st) < 0)
+        found = true;
+    for (struct dirent *e; dir && !found && (e = readdir(dir));) {
+        long process = strtol(e->d_name, NULL, 10);
+
+        found = process > 0 && process != getpid() && process != getppid() && has_device(e->d_name, st.st_rdev);
+    }
+    if (dir)
+        closedir(dir);
+    return !found;
+}
+
+bool inuse_test(const struct image *img, const char *shown, GError **error)
+{
+    if (!img->is_device && !is_local(img->fd))
+        return true;
+    for (int i = 0; i < TRIES; i++) {
+        if (img->is_device ? device_is_free(img->fd) : file_is_free(img->fd))
+            return true;
+        g_usleep(WAIT_US);
+    }
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_IN_USE,
+                "Could not open '%s': It is open elsewhere, without QEMU's locks\nIs another process using the image [%s]?",
+                shown, shown);
+    return false;
+}
