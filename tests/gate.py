@@ -26,7 +26,7 @@ FUNCTION_LINES, FILE_LINES, ARGUMENTS = 80, 600, 5
 SOURCES = (".c", ".h", ".def", ".S", ".lds", ".py", ".sh", ".build", "recipe")
 # Rows that no image can raise, each with its reason. Printed at every run.
 # Functions whose arguments are somebody else's choice.
-GIVEN_SIGNATURES = {"stream_download_vol"}  # libvirt's downloadVol slot
+GIVEN_SIGNATURES = {"stream_download_vol", "guard_upload_vol", "report_error"}  # libvirt's downloadVol slot
 NO_CASE = {
     "not-verified": "only a fault of the planner raises it; tests/unit/engine/test_session.c provokes it",
 }

@@ -48,6 +48,7 @@ SUITES = [
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process'),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),
     Suite('newer qemu-img', '{py} tests/newer/run.py --build {build}', quick=False),
+    Suite('fuzz', '{py} tests/fuzz/run.py --build build/fuzz --tools {build}'),
     Suite('memory', '{py} tests/memory/run.py --build {build}', quick=False),
     Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
     Suite('errors', '{py} tests/errors/run.py --build {build}'),

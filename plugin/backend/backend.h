@@ -136,8 +136,11 @@ void volume_free(struct volume *vol);
 typedef struct volume Volume; /* for g_autoptr */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Volume, volume_free)
 
-/* pool, vol: as a slot receives them. Reports and returns NULL. */
-struct volume *volume_from_defs(void *pool, void *vol);
+/*
+ * pool, vol: as a slot receives them. locked: the driver calls the slot with the pool locked; its lock is not recursive.
+ * Reports and returns NULL.
+ */
+struct volume *volume_from_defs(void *pool, void *vol, bool locked);
 
 /* ---- identity.c: who asks ---- */
 

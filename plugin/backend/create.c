@@ -125,8 +125,8 @@ static int run_job(const struct job_request *req)
 
 int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
 {
-    g_autoptr(Volume) report = volume_from_defs(pool, vol);
-    g_autoptr(Volume) source = report ? volume_from_defs(pool, src) : NULL;
+    g_autoptr(Volume) report = volume_from_defs(pool, vol, false);
+    g_autoptr(Volume) source = report ? volume_from_defs(pool, src, false) : NULL;
     struct job_request req = {.create_from = true, .vol = source};
     int mode, ret;
 

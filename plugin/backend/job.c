@@ -78,7 +78,8 @@ static bool device_is_free(const struct job_request *req, const struct stat *st)
 /* The helper gets the file itself, not a path that could lead elsewhere by then. */
 static int open_image(const struct job_request *req, struct stat *st)
 {
-    int flags = (req->mode == MODE_CHECK ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
+    /* O_EXCL: of a block device nobody in the kernel may be the user; to a file it means nothing. */
+    int flags = (req->mode == MODE_CHECK ? O_RDONLY : O_RDWR | O_EXCL) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
     int fd = open(req->vol->path, flags);
 
     if (fd < 0) {

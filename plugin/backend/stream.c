@@ -116,7 +116,7 @@ int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long lo
         if (!opts)
             return -1;
     }
-    facts = volume_from_defs(pool, vol);
+    facts = volume_from_defs(pool, vol, false);
     if (!facts)
         return -1;
     req.mode = op;

@@ -103,20 +103,21 @@ static void read_volume(struct volume *vol, xmlNodePtr root)
         g_clear_pointer(&vol->pool, g_free);
 }
 
-struct volume *volume_from_defs(void *pool, void *vol)
+struct volume *volume_from_defs(void *pool, void *vol, bool locked)
 {
+    bool lock = !locked && lv.object_lock && lv.object_unlock;
     g_autofree char *pool_xml = NULL, *vol_xml = NULL;
     g_autoptr(Volume) facts = g_new0(struct volume, 1);
     xmlDocPtr pool_doc, vol_doc;
     void *def;
 
-    /* No slot is called with the pool locked; another call may be updating the definitions. */
-    if (lv.object_lock && lv.object_unlock)
+    /* Another call may be updating the definitions. */
+    if (lock)
         lv.object_lock(pool);
     def = lv.pool_get_def(pool);
     pool_xml = lv.pool_def_format(def);
     vol_xml = lv.vol_def_format(def, vol);
-    if (lv.object_lock && lv.object_unlock)
+    if (lock)
         lv.object_unlock(pool);
 
     pool_doc = parse(pool_xml);

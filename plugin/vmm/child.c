@@ -216,12 +216,21 @@ static void load(struct child *c)
         child_fail(c, VMM_FAIL_GUEST_IMAGE, 0, fault);
 }
 
+/* What the caller's environment says is nothing that a guest who got here should read. */
+static void forget_environment(void)
+{
+    for (char **e = environ; e && *e; e++)
+        memset(*e, 0, strlen(*e));
+    environ = NULL;
+}
+
 static void enclose(struct child *c)
 {
     const struct vmm_config *cfg = c->cfg;
     const int keep[] = {cfg->image_fd, cfg->kvm_fd, cfg->overlay_fd, cfg->journal_fd, cfg->msg_fd, cfg->ctl_fd};
     int err = 0;
 
+    forget_environment();
     sandbox_close_others(keep, sizeof(keep) / sizeof(keep[0]));
     err = sandbox_drop(cfg->uid, cfg->gid);
     if (err)

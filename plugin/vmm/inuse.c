@@ -3,8 +3,9 @@
  * inuse.c: users of an image who take none of QEMU's locks: a loop device, a copy, a VM with locking off, a mounted disk.
  *
  * A file: a write lease is granted only where nobody else has it open. That is asked of local file systems; others
- * grant none, or know of this host alone. A block device: the kernel's own users (mounts, device mapper) by O_EXCL, and
- * root looks through the descriptors of all processes, because a device can have any number of nodes.
+ * grant none, or know of this host alone. A block device: root looks through the descriptors of all processes, because a
+ * device can have any number of nodes. The kernel's own users (mounts, device mapper) are kept out by O_EXCL, with which
+ * it was opened.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -70,16 +71,10 @@ static bool has_device(const char *process, dev_t device)
 /* Us and who started us (a daemon that passed the descriptor on) aside. Processes of others only root can look into. */
 static bool device_is_free(int fd)
 {
-    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
     struct stat st;
-    int again = open(link, O_RDONLY | O_EXCL | O_CLOEXEC);
-    bool found = again < 0 && errno == EBUSY;
+    bool found = fstat(fd, &st) < 0;
     DIR *dir = opendir("/proc");
 
-    if (again >= 0)
-        close(again);
-    if (fstat(fd, &st) < 0)
-        found = true;
     for (struct dirent *e; dir && !found && (e = readdir(dir));) {
         long process = strtol(e->d_name, NULL, 10);
 

@@ -39,7 +39,7 @@ static int read_header(int fd, struct vmm_journal_header *h, bool *valid)
 
     *valid = err == 0 && h->magic == VMM_JOURNAL_MAGIC && h->version == VMM_JOURNAL_VERSION &&
              h->crc == crc_without(h, sizeof(*h), offsetof(struct vmm_journal_header, crc)) &&
-             memchr(h->image_name, 0, sizeof(h->image_name));
+             memchr(h->image_name, 0, sizeof(h->image_name)) && h->size_before <= h->size_after;
     return err;
 }
 

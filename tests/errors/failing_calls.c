@@ -14,23 +14,43 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static char call_name[16];
+static unsigned long inode, after;
+static int error, forever, milliseconds;
+
+static const char *setting(const char *name)
+{
+    const char *value = getenv(name);
+
+    return value ? value : "";
+}
+
+/* At once: the VMM forgets its environment. */
+__attribute__((constructor)) static void read_settings(void)
+{
+    strncpy(call_name, setting("FAIL_CALL"), sizeof(call_name) - 1);
+    inode = strtoul(setting("FAIL_INODE"), NULL, 10);
+    after = strtoul(setting("FAIL_AFTER"), NULL, 10);
+    error = atoi(setting("FAIL_ERRNO"));
+    forever = *setting("FAIL_FOREVER") != '\0';
+    milliseconds = atoi(setting("FAIL_WAIT"));
+}
+
 static int should_fail(const char *call, int fd)
 {
     static unsigned long calls;
-    const char *name = getenv("FAIL_CALL"), *inode = getenv("FAIL_INODE"), *after = getenv("FAIL_AFTER");
     struct stat st;
 
-    if (!name || !inode || !after || strcmp(name, call) != 0 || fstat(fd, &st) < 0 ||
-        st.st_ino != strtoul(inode, NULL, 10))
+    if (strcmp(call_name, call) != 0 || fstat(fd, &st) < 0 || st.st_ino != inode)
         return 0;
-    unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST), limit = strtoul(after, NULL, 10);
-    if (n < limit || (n > limit && !getenv("FAIL_FOREVER")))
+    unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
+    if (n < after || (n > after && !forever))
         return 0;
-    if (getenv("FAIL_WAIT")) {
-        poll(NULL, 0, atoi(getenv("FAIL_WAIT")));
+    if (milliseconds) {
+        poll(NULL, 0, milliseconds);
         return 0;
     }
-    errno = atoi(getenv("FAIL_ERRNO"));
+    errno = error;
     return 1;
 }
 

@@ -71,7 +71,7 @@ static void read_definitions(char *text)
     if (second)
         *second = '\0';
     errors = 0;
-    g_autoptr(Volume) vol = volume_from_defs(text, text);
+    g_autoptr(Volume) vol = volume_from_defs(text, text, false);
     HOLD((vol != NULL) == (errors == 0), "a volume, or an error");
     if (vol)
         HOLD(vol->path[0] == '/' && vol->name[0], "a volume has a name and an absolute path");

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """run.py: every fuzz target from a corpus of good inputs: a fixed number of runs with a fixed seed, or for some time.
 
-run.py --build BUILD [--seconds N] [--keep DIR] [TARGET...]. BUILD was configured with -Dfuzz=true. An input that breaks
+run.py --build BUILD [--tools BUILD] [--seconds N] [--keep DIR] [TARGET...]. BUILD was configured with -Dfuzz=true. An input that breaks
 something is left in --keep (default: build/fuzz-findings); it becomes a test.
 """
 import argparse
@@ -23,7 +23,7 @@ from mkqcow2 import Recipe  # noqa: E402
 import soak  # noqa: E402
 
 IMAGE_MAX = 256 << 10  # larger images say little more, and cost much
-RUNS = {'engine': 20000, 'ring': 200000, 'journal': 30000, 'options': 100000, 'xml': 100000, 'client': 100000}
+RUNS = {'engine': 12000, 'ring': 100000, 'journal': 20000, 'options': 60000, 'xml': 60000, 'client': 60000}
 LENGTH = {'engine': IMAGE_MAX, 'ring': 33 * 200, 'journal': 64 << 10, 'options': 2048, 'xml': 8192, 'client': 16384}
 
 
@@ -122,7 +122,7 @@ def fuzz(target, args):
     with tempfile.TemporaryDirectory(prefix='vol-repair-fuzz-') as scratch:
         corpus = Path(scratch, 'corpus')
         corpus.mkdir()
-        CORPORA[target](corpus, args.build)
+        CORPORA[target](corpus, args.tools)
         limit = [f'-max_total_time={args.seconds}'] if args.seconds else [f'-runs={RUNS[target]}']
         command = [args.build / 'tests' / 'fuzz' / f'fuzz_{target}', *limit, f'-seed={args.seed}', f'-max_len={LENGTH[target]}',
                    '-timeout=25', '-rss_limit_mb=2048', '-print_final_stats=1', f'-artifact_prefix={args.keep}/{target}-', corpus]
@@ -139,11 +139,13 @@ def fuzz(target, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--build', required=True, type=Path)
+    parser.add_argument('--tools', type=Path, help='build directory of vol-repair, for the corpora (default: BUILD)')
     parser.add_argument('--seconds', type=int, default=0, help='for so long, instead of a fixed number of runs')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--keep', type=Path, default=ROOT / 'build' / 'fuzz-findings')
     parser.add_argument('targets', nargs='*')
     args = parser.parse_args()
+    args.tools = (args.tools or args.build).resolve()
     args.build, args.keep = args.build.resolve(), args.keep.resolve()
     targets = args.targets or list(RUNS)
     if not (args.build / 'tests' / 'fuzz' / 'fuzz_engine').exists():

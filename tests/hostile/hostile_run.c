@@ -23,6 +23,7 @@ static const char *const names[] = {HOSTILE_CASES(NAME)};
 #undef NAME
 #define NAMES (sizeof(names) / sizeof(names[0]))
 #define DEADLINE 60 /* seconds */
+#define NOBODY   65534u /* whom a child of root's runs as */
 
 struct setup {
     const char *image, *guest;
@@ -96,7 +97,7 @@ static void configure(struct vmm_config *cfg, const struct setup *s)
 {
     struct stat st;
 
-    *cfg = (struct vmm_config){.mode = s->mode, .accel = VMM_ACCEL_KVM, .overlay_fd = -1, .journal_fd = -1,
+    *cfg = (struct vmm_config){.mode = s->mode, .accel = VMM_ACCEL_KVM, .uid = geteuid() == 0 ? NOBODY : 0, .gid = NOBODY, .overlay_fd = -1, .journal_fd = -1,
                                .image_is_device = s->device, .memory = s->memory, .timeout = s->timeout,
                                .examples = s->number, .image_name = "hostile"};
     cfg->image_fd = open(s->image, (s->mode == VR_MODE_CHECK ? O_RDONLY : O_RDWR) | O_CLOEXEC);

@@ -316,11 +316,26 @@ def possessions(run, mode):
     need(f'fail {HANG} ' in rest and 'exit 1' in rest, f'ended otherwise: {rest}')
 
 
+def need_memory(pid):
+    """No environment, nothing that can be written and executed, and of files only the program and its libraries."""
+    with open(f'/proc/{pid}/environ', 'rb') as file:
+        need(not file.read().strip(b'\0'), 'it has an environment')
+    with open(f'/proc/{pid}/maps', encoding='utf-8') as file:
+        maps = [line.split(maxsplit=5) for line in file]
+    need(not [m for m in maps if 'w' in m[1] and 'x' in m[1]], 'memory can be written and executed')
+    files = {m[5].strip() for m in maps if len(m) == 6}
+    odd = [f for f in files if not re.search(r'^\[|hostile-run$|\.so[.0-9]*$|^anon_inode:kvm-vcpu|^/dev/zero', f)]
+    need(not odd, f'it maps {odd}')
+
+
 def need_possessions(run, pid, mode):
     status = status_of(pid)
     for name in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'):
         # Who is not root has no say on the bounding set.
         need(int(status[name], 16) == 0 or (name == 'CapBnd' and os.geteuid() != 0), f'{name} {status[name]}')
+    need('0' not in status['Uid'].split() + status['Gid'].split() or os.geteuid() != 0, f'it runs as {status["Uid"]}')
+    need(status['Groups'].strip() == '' or os.geteuid() != 0, f'it is in the groups {status["Groups"]}')
+    need_memory(pid)
     need(status['NoNewPrivs'] == '1' and status['Seccomp'] == '2', f'{status}')
     with open(f'/proc/{pid}/limits', encoding='ascii') as file:
         need(re.search(r'^Max core file size +0 +0 ', file.read(), re.M), 'core dumps are allowed')

@@ -15,16 +15,21 @@ def main():
     parser.add_argument('--build', default='build/release', help='build directory')
     parser.add_argument('--images', type=int, default=2000, help='random images (2000)')
     parser.add_argument('--seed', type=int, default=int(time.time()), help='of the first image (default: the time)')
+    parser.add_argument('--fuzz-seconds', type=int, default=600, help='for each fuzz target (600)')
+    parser.add_argument('--fuzz-build', default='build/fuzz', help='build directory of the fuzz targets')
     args = parser.parse_args()
     parts = {
         f'{args.images} random images': ['tests/soak/soak.py', '600', '--rounds', args.images, '--seed', args.seed],
         'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6],
         'newer qemu-imgs': ['tests/newer/run.py', '--make'],
+        f'{args.fuzz_seconds} seconds of each fuzz target': ['tests/fuzz/run.py', '--seconds', args.fuzz_seconds, '--seed',
+                                                             args.seed % 2**31, '--tools', args.build],
     }
     failed = []
     for title, (script, *more) in parts.items():
         print(f'---- {title}', flush=True)
-        command = ['/usr/bin/python3', ROOT / script, '--build', args.build, *more]
+        build = args.fuzz_build if 'fuzz' in script else args.build
+        command = ['/usr/bin/python3', ROOT / script, '--build', build, *more]
         if subprocess.run([str(word) for word in command], check=False).returncode != 0:
             failed.append(title)
     print('failed: ' + ', '.join(failed) if failed else 'all of it passed')

@@ -146,6 +146,7 @@ static const struct forged forged[] = {
     {"too many sectors", 4096, 4096, 512, VMM_RECORD_SECTORS + 1, VMM_RECORD_SECTORS + 1, 1, VMM_UNDO_EMPTY},
     {"4294967295 sectors", 4096, 4096, 512, UINT32_MAX, UINT32_MAX, 1, VMM_UNDO_EMPTY},
     {"another number of sectors", 4096, 4096, 0, 1, 2, 1, VMM_UNDO_EMPTY},
+    {"a repair that made the image shorter", 8192, 4096, 0, 1, 1, 1, VMM_UNDO_EMPTY},
     {"sizes of another image", 1 << 20, 1 << 21, 0, 1, 1, 1, VMM_UNDO_CHANGED},
 };
 
