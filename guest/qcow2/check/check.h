@@ -44,7 +44,7 @@ struct vr_ref_entry;
 /*
  * Wide, one byte a cluster: 0 free; 1..0x7f claimed as data that often; 0x80 + n claimed by n + 1 compressed runs; 0xc0 + n
  * claimed once, as the n-th bit of enum vr_claim; 0xff look into the exact table (hash, open addressing).
- * Thin, one bit a cluster: claimed once, as data; for the rest, a bit for 64 clusters says whether to look into the table.
+ * Thin, one bit a cluster: claimed once, as data; for the rest, a bit for 16 clusters says whether to look into the table.
  */
 #define VR_REF_DATA_END 0x80u
 
@@ -52,7 +52,7 @@ struct vr_refmap {
     struct vr_arena *arena;
     uint8_t *bytes;  /* NULL: the map is thin */
     uint64_t *once;  /* thin: a bit a cluster */
-    uint64_t *exact; /* thin: a bit for 64 clusters */
+    uint64_t *exact; /* thin: a bit for 16 clusters */
     bool stays_thin; /* there was no memory for a wide map */
     uint64_t clusters;
     uint64_t max; /* refcounts saturate here: the width of the image */
@@ -72,7 +72,7 @@ bool vr_refmap_is_free(const struct vr_refmap *m, uint64_t cluster);
 bool vr_refmap_take_compressed(struct vr_refmap *m, uint64_t first, uint64_t last);
 /* How often a cluster is claimed, where it is claimed as data alone and the map says so without its table; else 0. */
 uint64_t vr_refmap_plain(const struct vr_refmap *m, uint64_t cluster);
-/* Thin: whether one of the 64 clusters around this one is in the table. */
+/* Thin: whether one of the 16 clusters around this one is in the table. */
 bool vr_refmap_thin_exact(const struct vr_refmap *m, uint64_t cluster);
 /* That many references more to a cluster (inside the map). Returns how many the width cannot count. */
 uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim, uint64_t times);

@@ -68,7 +68,7 @@ static bool take_one(struct vr_refmap *m, uint64_t cluster, uint8_t times)
             m->bytes[cluster] = times;
         return was_free;
     }
-    if ((m->once[cluster >> 6] & bit) || vr_refmap_thin_exact(m, cluster))
+    if ((m->once[cluster >> 6] & bit) || (vr_refmap_thin_exact(m, cluster) && !vr_refmap_is_free(m, cluster)))
         return false;
     m->once[cluster >> 6] |= bit;
     return true;

@@ -17,7 +17,7 @@ struct vr_ref_entry {
     struct vr_ref ref; /* its count is not limited by the width */
 };
 
-#define GROUP_SHIFT 6u /* clusters that one bit of m->exact speaks of */
+#define GROUP_SHIFT 4u /* clusters that one bit of m->exact speaks of */
 /* Clusters for each entry of the exact table below which a thin map is the smaller one (32 bytes, 3/4 full at most). */
 #define THIN_PAYS   64u
 #define THIN_ENTRIES 4096u /* no map becomes wide for fewer */
@@ -32,7 +32,7 @@ enum vr_status vr_refmap_open(struct vr_refmap *m, struct vr_arena *arena, uint6
         m->bytes = vr_arena_get(arena, clusters);
     if (!m->bytes) {
         m->once = vr_arena_get(arena, words * 8);
-        m->exact = vr_arena_get(arena, (words / 64 + 1) * 8);
+        m->exact = vr_arena_get(arena, ((clusters >> (GROUP_SHIFT + 6)) + 1) * 8);
     }
     return m->table && (m->bytes || (m->once && m->exact)) ? VR_OK : VR_ENOMEM;
 }
