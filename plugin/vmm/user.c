@@ -8,7 +8,7 @@
 
 #include "front.h"
 
-#define NOBODY 65534u /* also where no user database knows the name */
+#define NOBODY 65534u /* not looked up: a user database takes a while to answer */
 
 static bool find_user(const char *name, struct vmm_config *cfg)
 {
@@ -43,11 +43,11 @@ bool user_choose(const char *text, struct vmm_config *cfg, GError **error)
 
     if (geteuid() != 0)
         return true;
-    if (!text && !find_user("nobody", cfg))
+    if (!text)
         cfg->uid = cfg->gid = NOBODY;
     if (!text || (find_user(parts[0], cfg) && (!parts[1] || find_group(parts[1], cfg)) && cfg->uid != 0))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, 
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
                 "--user expects a user other than root, and perhaps :GROUP, not '%s'", text);
     return false;
 }
