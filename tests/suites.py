@@ -50,6 +50,7 @@ SUITES = [
     Suite('newer qemu-img', '{py} tests/newer/run.py --build {build}', quick=False),
     Suite('fuzz', '{py} tests/fuzz/run.py --build build/fuzz --tools {build}'),
     Suite('memory', '{py} tests/memory/run.py --build {build}', quick=False),
+    Suite('bounds', '{py} tests/bounds/run.py --build {build}', quick=False),
     Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
     Suite('errors', '{py} tests/errors/run.py --build {build}'),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}'),

@@ -17,7 +17,7 @@ enum vr_claim {
     VR_CLAIM_L2 = 1 << 4,
     VR_CLAIM_DATA = 1 << 5,
     VR_CLAIM_DOUBTFUL = 1 << 6, /* by a damaged pointer: counted as qemu counts it, never acted upon */
-    VR_CLAIM_SEEN = 1 << 7,     /* a table that several pointers name, and the first of them was dealt with */
+    VR_CLAIM_SEEN = 1 << 7,     /* a table that several pointers name, and the first of them was dealt with in passes 2 or 7 */
     VR_CLAIM_COMPRESSED = 1 << 8,   /* holds (part of) one compressed run for each reference */
     VR_CLAIM_SNAPSHOT_L2 = 1 << 9,  /* an L2 table, named by the L1 table of a snapshot */
     VR_CLAIM_SNAPSHOTS = 1 << 10,   /* snapshot table */
@@ -79,6 +79,8 @@ uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim cl
 /* Take one reference back, and the claim: all of that kind are taken back, one by one. */
 void vr_refmap_drop(struct vr_refmap *m, uint64_t cluster, enum vr_claim claim);
 struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster);
+/* Its references, also those that the width cannot count. */
+uint64_t vr_refmap_uncapped(const struct vr_refmap *m, uint64_t cluster);
 /* From now on a cluster has this refcount; its claims stay. */
 void vr_refmap_set(struct vr_refmap *m, uint64_t cluster, uint64_t count);
 /* Add claim bits to a cluster without a reference more. */
@@ -99,6 +101,12 @@ struct vr_snapshot_at {
     bool short_extra, long_extra; /* rewriting the table mends it */
 };
 
+/*
+ * Tables that a file has many of cannot together be larger than it, by more than one of the largest. Where they say they
+ * are, they overlap; to walk all the same would take the time of any product that a small file can write down.
+ */
+#define VR_TOGETHER_SLACK (UINT64_C(64) << 20)
+
 struct vr_image {
     struct vr_header h;
     uint64_t cluster_size;
@@ -110,6 +118,7 @@ struct vr_image {
     struct vr_snapshot_at *snapshots;
     uint32_t nsnapshots;   /* of those that the header says, the ones that are kept */
     uint64_t snapshots_end;/* end of the last entry, bytes from the start of the table */
+    uint64_t snapshot_l1_bytes; /* L1 tables of snapshots, those that are walked */
     uint64_t bitmaps_at;   /* where the bitmaps extension stands */
     bool has_bitmaps;
     struct vr_bitmaps bitmaps;
@@ -182,7 +191,7 @@ struct vr_l1_walk {
     uint8_t *piece;      /* VR_L1_PIECE bytes from the arena */
     uint32_t root;       /* of img->roots */
     bool all_roots;      /* vr_l1_next_table() goes on with the snapshots' */
-    bool each_once;      /* vr_l1_next_table() gives a table that several entries name with the first of them only */
+    enum vr_claim once;  /* vr_l1_next_table() marks tables that several entries name, and gives none that is; 0: gives all */
     uint64_t first, have;/* entries of the piece now in memory */
     uint64_t next;       /* entry that vr_l1_next() gives next */
     enum vr_status status;

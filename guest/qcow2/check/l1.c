@@ -46,16 +46,16 @@ bool vr_l1_followable(const struct vr_ctx *ctx, uint64_t entry)
 }
 
 /* Whether a table was given already; only those that several L1 entries name can have been. */
-static bool seen_before(struct vr_ctx *ctx, uint64_t offset)
+static bool seen_before(struct vr_ctx *ctx, uint64_t offset, enum vr_claim mark)
 {
     uint64_t cluster = offset >> ctx->img->h.cluster_bits;
     struct vr_ref ref = vr_refmap_get(&ctx->img->refs, cluster);
 
     if (ref.tables < 2)
         return false;
-    if (!(ref.claims & VR_CLAIM_VISITED))
-        vr_refmap_mark(&ctx->img->refs, cluster, VR_CLAIM_VISITED);
-    return ref.claims & VR_CLAIM_VISITED;
+    if (!(ref.claims & mark))
+        vr_refmap_mark(&ctx->img->refs, cluster, mark);
+    return ref.claims & mark;
 }
 
 bool vr_l1_next_table(void *arg, struct vr_block *b)
@@ -67,7 +67,7 @@ bool vr_l1_next_table(void *arg, struct vr_block *b)
         while (vr_l1_next(w, &index, &entry)) {
             b->offset = entry & VR_OFFSET_MASK;
             b->tag = (uint64_t)w->root << 32 | index;
-            if (vr_l1_followable(w->ctx, entry) && (!w->each_once || !seen_before(w->ctx, b->offset)))
+            if (vr_l1_followable(w->ctx, entry) && (!w->once || !seen_before(w->ctx, b->offset, w->once)))
                 return true;
         }
         if (w->status != VR_OK || !w->all_roots || w->root + 1 >= w->ctx->img->nroots)

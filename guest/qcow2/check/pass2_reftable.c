@@ -208,7 +208,8 @@ enum vr_status vr_judge_blocks(struct vr_ctx *ctx)
         f.got = ref.count;
         f.want = 1;
         /* Narrow refcounts cannot count a second claim; still, nothing is written through what others own. */
-        if (ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN))
+        if ((ref.claims & ~(uint32_t)(VR_CLAIM_REFBLOCK | VR_CLAIM_SEEN)) ||
+            (f.got == 1 && vr_refmap_uncapped(&img->refs, offset >> img->h.cluster_bits) > 1))
             img->rebuild = img->refcounts_lost = true;
         if (f.got == 1)
             continue;

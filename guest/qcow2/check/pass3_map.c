@@ -117,7 +117,8 @@ static enum vr_status walk_tables(struct vr_map_walk *w, uint64_t tables)
     uint64_t done = 0;
 
     VR_TRY(vr_l1_open(&l1, ctx));
-    l1.all_roots = l1.each_once = true;
+    l1.all_roots = true;
+    l1.once = VR_CLAIM_VISITED;
     VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, tables));
     for (;;) {
         VR_TRY(vr_stream_get(&s, &b));

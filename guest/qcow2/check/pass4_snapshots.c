@@ -141,6 +141,8 @@ static enum vr_problem judge_l1(const struct vr_ctx *ctx, const struct vr_snapsh
         return VR_P_SNAP_L1_LARGE;
     if (vr_region_past_eof(ctx, s->l1_offset, (uint64_t)s->l1_size * 8))
         return VR_P_SNAP_L1_PAST_EOF;
+    if (ctx->img->snapshot_l1_bytes + (uint64_t)s->l1_size * 8 > ctx->file_size + VR_TOGETHER_SLACK)
+        return VR_P_SNAP_L1_TOGETHER;
     if (owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1) != 0)
         return VR_P_SNAP_L1_FOREIGN;
     return VR_P_COUNT;
@@ -162,6 +164,8 @@ static void report_l1(struct vr_ctx *ctx, uint32_t i, enum vr_problem row)
         f.got = (uint64_t)s->l1_size * 8;
         vr_note_dangling(ctx, vr_min(s->l1_offset, ctx->file_size));
     }
+    if (row == VR_P_SNAP_L1_TOGETHER)
+        f.got = img->snapshot_l1_bytes + (uint64_t)s->l1_size * 8;
     vr_report(ctx, row, &f);
     img->roots[i + 1].skipped = img->incomplete = true;
     if (row == VR_P_SNAP_L1_FOREIGN)
@@ -208,6 +212,9 @@ static enum vr_status judge_snapshot(struct vr_window *t, uint32_t i)
         report_l1(ctx, i, row);
     else
         vr_claim_region(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1);
+    /* Of those that are looked at: what owners_of() and the walks of the maps cost. */
+    if (row == VR_P_COUNT || row == VR_P_SNAP_L1_FOREIGN)
+        img->snapshot_l1_bytes += (uint64_t)s->l1_size * 8;
     return VR_OK;
 }
 

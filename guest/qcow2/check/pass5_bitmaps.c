@@ -16,6 +16,7 @@ struct walk {
     struct vr_ctx *ctx;
     struct vr_window dir, table;
     enum vr_status (*each)(struct walk *w, uint32_t i, const struct vr_bitmap *b);
+    uint64_t table_bytes; /* of all tables so far */
 };
 
 static enum vr_status refuse(struct vr_ctx *ctx, enum vr_problem row, uint32_t index, uint64_t host)
@@ -110,6 +111,9 @@ static enum vr_status judge_table(struct walk *w, uint32_t i, const struct vr_bi
 {
     enum vr_problem row = b->flags & VR_BITMAP_IN_USE ? VR_P_BITMAP_TABLE_IN_USE : VR_P_BITMAP_TABLE;
 
+    w->table_bytes += b->table_size * UINT64_C(8);
+    if (w->table_bytes > w->ctx->file_size + VR_TOGETHER_SLACK)
+        return refuse(w->ctx, VR_P_BITMAPS_TOGETHER, i, b->table_offset);
     for (uint64_t j = 0; j < b->table_size; j++) {
         uint64_t entry;
         VR_TRY(table_entry(w, b, j, &entry));

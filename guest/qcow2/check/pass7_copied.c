@@ -14,11 +14,14 @@
 
 struct copied {
     struct vr_ctx *ctx;
-    uint8_t *word;          /* 8 bytes for an L1 entry on its way to the overlay */
+    uint8_t *piece;         /* VR_L1_PIECE bytes: the entries of the L1 table from piece_first on, with flags mended */
+    uint64_t piece_first;   /* UINT64_MAX: none yet */
+    uint64_t lo, hi;        /* entries that are to be written, all of one cluster; lo == hi: none */
     struct vr_l1_walk l1;   /* entries are judged before the tables that they name, as qemu does */
     bool l1_ended;
     uint64_t index, entry;  /* the entry that comes next */
     enum vr_status status;  /* the first failure of a look-up */
+    uint64_t times;         /* active L1 entries that name the table at hand: qemu judges it for each of them */
     bool foreign;           /* the table at hand is more likely guest data: nothing is written into it */
     bool contested;         /* the L1 table may be longer or elsewhere than it should be: nothing that it names is certain */
 };
@@ -60,7 +63,42 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
     f->want = refcount;
     f->root = VR_ROOT_ACTIVE;
     f->kept = c->foreign || c->contested ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
-    return vr_report(ctx, p, f) == VR_FIX;
+    if (vr_report(ctx, p, f) == VR_FIX)
+        return true; /* what comes to the table by another entry finds it mended */
+    f->count = c->times - 1;
+    if (p == VR_P_COPIED_L2 && f->count > 0)
+        vr_report(ctx, p, f);
+    return false;
+}
+
+static enum vr_status write_l1(struct copied *c)
+{
+    uint64_t first = c->lo, n = c->hi - c->lo;
+
+    c->lo = c->hi = 0;
+    if (n == 0)
+        return VR_OK;
+    return vr_plan_write(c->ctx, VR_EPOCH_COPIED, c->ctx->img->h.l1_offset + first * 8,
+                         c->piece + (first - c->piece_first) * 8, (uint32_t)n * 8);
+}
+
+/* Entries of a cluster are written together: there may be millions of them. */
+static enum vr_status flip_l1(struct copied *c, uint64_t index, uint64_t entry)
+{
+    const struct vr_image *img = c->ctx->img;
+    uint64_t l1 = img->h.l1_offset;
+
+    if (c->lo < c->hi && (c->piece_first != c->l1.first ||
+                          (l1 + c->lo * 8) >> img->h.cluster_bits != (l1 + index * 8) >> img->h.cluster_bits))
+        VR_TRY(write_l1(c));
+    if (c->piece_first != c->l1.first)
+        memcpy(c->piece, c->l1.piece, c->l1.have * 8);
+    c->piece_first = c->l1.first;
+    if (c->lo == c->hi)
+        c->lo = index;
+    c->hi = index + 1;
+    vr_store64(c->piece + (index - c->piece_first) * 8, entry ^ VR_COPIED);
+    return VR_OK;
 }
 
 static enum vr_status check_l1_entry(struct copied *c, uint64_t index, uint64_t entry)
@@ -75,8 +113,7 @@ static enum vr_status check_l1_entry(struct copied *c, uint64_t index, uint64_t 
     c->foreign = (vr_claims_at(ctx, f.host) & VR_CLAIM_METADATA) != VR_CLAIM_L1;
     if ((entry & VR_OFFSET_MASK) == 0 || !judge_flag(c, VR_P_COPIED_L1, &f, entry))
         return VR_OK;
-    vr_store64(c->word, entry ^ VR_COPIED);
-    return vr_plan_write(ctx, VR_EPOCH_COPIED, f.host, c->word, 8);
+    return flip_l1(c, index, entry);
 }
 
 /* Every entry of the L1 table up to this one that was not looked at yet. */
@@ -134,12 +171,11 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     unsigned size = img->l2_entry_size;
     uint64_t lo = UINT64_MAX, hi = 0;
 
-    /* A table that several L1 entries name: this copy may have been read before the first visit planned its flags. */
-    if (vr_claims_at(ctx, b->offset) & VR_CLAIM_SEEN)
-        return VR_OK;
     /* As qemu: where not even the table's own refcount can be read, its flags are not judged. */
     if (!img->rebuild_planned && !vr_refcount_known(img, b->offset >> img->h.cluster_bits))
         return VR_OK;
+    uint32_t times = vr_refmap_get(&img->refs, b->offset >> img->h.cluster_bits).active;
+    c->times = times ? times : 1;
     c->foreign = (vr_claims_at(ctx, b->offset) & (VR_CLAIM_DATA | VR_CLAIM_COMPRESSED)) && !reads_as_table(ctx, b);
     for (uint64_t i = 0; i < img->l2_entries; i++) {
         uint64_t entry = vr_load64(b->data + i * size);
@@ -160,7 +196,6 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     }
     if (lo >= hi)
         return VR_OK;
-    vr_refmap_mark(&ctx->img->refs, b->offset >> img->h.cluster_bits, VR_CLAIM_SEEN);
     return vr_plan_write(ctx, VR_EPOCH_COPIED, b->offset + lo, b->data + lo, (uint32_t)(hi - lo));
 }
 
@@ -181,25 +216,28 @@ static enum vr_status l1_contested(struct copied *c)
 
 enum vr_status vr_pass_copied(struct vr_ctx *ctx)
 {
-    struct copied c = {.ctx = ctx};
+    struct copied c = {.ctx = ctx, .piece_first = UINT64_MAX};
     struct vr_l1_walk w;
     struct vr_stream s = {.next = vr_l1_next_table, .arg = &w};
     struct vr_block b;
 
     if (!ctx->img->copied_matters)
         return VR_OK;
-    c.word = vr_arena_get(&ctx->arena, 8);
-    if (!c.word)
+    c.piece = vr_arena_get(&ctx->arena, VR_L1_PIECE);
+    if (!c.piece)
         return VR_ENOMEM;
     VR_TRY(l1_contested(&c));
     VR_TRY(vr_l1_open(&c.l1, ctx));
     VR_TRY(vr_l1_open(&w, ctx));
+    w.once = VR_CLAIM_SEEN; /* a copy that was read ahead would not have the flags that the first visit planned */
     VR_TRY(vr_stream_open(&s, ctx, (uint32_t)ctx->img->cluster_size, ctx->img->h.l1_size));
     for (;;) {
         VR_TRY(vr_stream_get(&s, &b));
         VR_TRY(check_l1_upto(&c, b.data ? b.tag & UINT32_MAX : UINT64_MAX));
         if (!b.data)
-            return w.status != VR_OK ? w.status : c.status;
+            break;
         VR_TRY(check_table(&c, &b));
     }
+    VR_TRY(write_l1(&c));
+    return w.status != VR_OK ? w.status : c.status;
 }

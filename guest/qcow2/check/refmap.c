@@ -137,6 +137,11 @@ struct vr_ref vr_refmap_get(const struct vr_refmap *m, uint64_t cluster)
     return r;
 }
 
+uint64_t vr_refmap_uncapped(const struct vr_refmap *m, uint64_t cluster)
+{
+    return get_unlimited(m, cluster).count;
+}
+
 /* The byte that says all there is to say, or EXACT. */
 static uint8_t to_byte(struct vr_ref r)
 {
