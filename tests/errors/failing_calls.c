@@ -2,21 +2,26 @@
 /*
  * failing_calls.c: a preloaded library that makes file calls on one file fail, as a bad disk would.
  *
- * FAIL_INODE: the file. FAIL_CALL: pread, pwrite, fdatasync or fsync. FAIL_AFTER: how many calls on that file go well
- * first. FAIL_ERRNO: with which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
- * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk.
+ * FAIL_INODE: the file; with FAIL_OTHERS=1, every named file but that one. FAIL_CALL: pread, pwrite, fdatasync, fsync, or
+ * ioctl, which is about KVM's whatever the file is. FAIL_AFTER: how many calls on that file go well first. FAIL_ERRNO: with
+ * which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
+ * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk. FAIL_SHORT=1: they do not fail, but
+ * do half of what they were asked.
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/kvm.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static char call_name[16];
 static unsigned long inode, after;
-static int error, forever, milliseconds;
+static int error, forever, milliseconds, others, halves;
 
 static const char *setting(const char *name)
 {
@@ -34,14 +39,31 @@ __attribute__((constructor)) static void read_settings(void)
     error = atoi(setting("FAIL_ERRNO"));
     forever = *setting("FAIL_FOREVER") != '\0';
     milliseconds = atoi(setting("FAIL_WAIT"));
+    others = *setting("FAIL_OTHERS") != '\0';
+    halves = *setting("FAIL_SHORT") != '\0';
+}
+
+static int is_meant(const char *call, int fd)
+{
+    struct stat st;
+
+    if (strcmp(call, "ioctl") == 0)
+        return 1;
+    if (fstat(fd, &st) < 0)
+        return 0;
+    return others ? st.st_ino != inode && S_ISREG(st.st_mode) && st.st_nlink > 0 : st.st_ino == inode;
+}
+
+static size_t length_of(const char *call, int fd, size_t len)
+{
+    return halves && len > 1 && strcmp(call_name, call) == 0 && is_meant(call, fd) ? len / 2 : len;
 }
 
 static int should_fail(const char *call, int fd)
 {
     static unsigned long calls;
-    struct stat st;
 
-    if (strcmp(call_name, call) != 0 || fstat(fd, &st) < 0 || st.st_ino != inode)
+    if (strcmp(call_name, call) != 0 || halves || !is_meant(call, fd))
         return 0;
     unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
     if (n < after || (n > after && !forever))
@@ -60,7 +82,7 @@ ssize_t pread64(int fd, void *buf, size_t len, off_t at)
 
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "pread64");
-    return should_fail("pread", fd) ? -1 : real(fd, buf, len, at);
+    return should_fail("pread", fd) ? -1 : real(fd, buf, length_of("pread", fd, len), at);
 }
 
 ssize_t pwrite64(int fd, const void *buf, size_t len, off_t at)
@@ -69,7 +91,7 @@ ssize_t pwrite64(int fd, const void *buf, size_t len, off_t at)
 
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "pwrite64");
-    return should_fail("pwrite", fd) ? -1 : real(fd, buf, len, at);
+    return should_fail("pwrite", fd) ? -1 : real(fd, buf, length_of("pwrite", fd, len), at);
 }
 
 int fdatasync(int fd)
@@ -88,4 +110,17 @@ int fsync(int fd)
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "fsync");
     return should_fail("fsync", fd) ? -1 : real(fd);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    static int (*real)(int, unsigned long, void *);
+    va_list args;
+
+    va_start(args, request);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "ioctl");
+    return _IOC_TYPE(request) == KVMIO && should_fail("ioctl", fd) ? -1 : real(fd, request, arg);
 }

@@ -28,8 +28,8 @@ class Lab:
     """A damaged image, and vol-repair over it."""
 
     def __init__(self, build, directory, accel):
-        self.tool = str(Path(build) / 'plugin' / 'vmm' / 'vol-repair')
-        self.shim = str(Path(build) / 'tests' / 'errors' / 'failing_calls.so')
+        self.tool = str(Path(build).resolve() / 'plugin' / 'vmm' / 'vol-repair')
+        self.shim = str(Path(build).resolve() / 'tests' / 'errors' / 'failing_calls.so')
         self.dir = Path(directory)
         self.accel = accel
         self.image = self.dir / 'disk.qcow2'
@@ -165,6 +165,66 @@ def each_flush_error_is_rolled_back(lab):
         expect(lab, lab.repair(env=lab.failing('fdatasync', after, errno.EIO)), 1, 'rolled back')
 
 
+def reads_and_writes_in_pieces(lab):
+    """A call that does half of what it was asked is not an error: the repair is the same, and so is its undo."""
+    for call in ('pread', 'pwrite'):
+        env = {**lab.failing(call, 0, 0), 'FAIL_SHORT': '1'}
+        done = lab.repair(env=env)
+        if done.returncode != 0:
+            raise AssertionError(f'{call}: exit {done.returncode}: {done.stderr[-200:]}')
+        undone = subprocess.run([lab.tool, f'--accel={lab.accel}', '--mode=undo', f'--undo={lab.dir}/undo', lab.image],
+                                capture_output=True, text=True, env={**os.environ, **env}, timeout=60)
+        if undone.returncode != 0 or lab.digest() != lab.before:
+            raise AssertionError(f'{call}: undo ended with {undone.returncode}: {undone.stderr[-200:]}')
+        (lab.dir / 'undo').unlink()
+
+
+def each_error_of_the_journal(lab):
+    """Before its last flush nothing is written to the image; after the commit only the journal's own end is missing."""
+    failures = 0
+    for call in ('pwrite', 'fsync', 'fdatasync'):
+        for after in range(0, 8):
+            done = lab.repair(env={**lab.failing(call, after, errno.EIO), 'FAIL_OTHERS': '1'})
+            (lab.dir / 'undo').unlink(missing_ok=True)
+            if done.returncode == 0:
+                break
+            expect(lab, done, 1, 'undo|journal')
+            failures += 1
+    if failures < 3:
+        raise AssertionError(f'only {failures} calls were made to fail')
+
+
+def file_truncated_under_a_check(lab):
+    slow = {**lab.failing('pread', 1, 0, True), 'FAIL_WAIT': '100'}
+    for size in (0, 65536, 3 * 65536 + 512):
+        keep = lab.image.read_bytes()
+        run = subprocess.Popen([lab.tool, f'--accel={lab.accel}', '--mode=check', lab.image], stderr=subprocess.PIPE,
+                               text=True, stdout=subprocess.DEVNULL, env={**os.environ, **slow})
+        time.sleep(0.15)
+        os.truncate(lab.image, size)
+        errors = run.communicate(timeout=20)[1]
+        lab.image.write_bytes(keep)
+        if run.returncode not in (1, 2, 3):
+            raise AssertionError(f'cut to {size}: exit {run.returncode}: {errors[-200:]}')
+
+
+def each_failing_ioctl_of_kvm(lab):
+    """Whichever it is, one line says so, and whether the image is as it was; else it is repaired, and only unread."""
+    was = lab.image.read_bytes()
+    for after in range(0, 60):
+        done = lab.repair(env=lab.failing('ioctl', after, errno.EIO), accel='kvm')
+        if done.returncode == 0:
+            break
+        written = 'the repair itself was written' in done.stderr
+        expect(lab, done, 1, 'KVM', untouched=not written)
+        if written:
+            subprocess.run(['qemu-img', 'check', '-q', lab.image], check=True)
+            lab.image.write_bytes(was)
+            (lab.dir / 'undo').unlink()
+    if after < 8 or done.returncode != 0:
+        raise AssertionError(f'{after} calls were made to fail')
+
+
 def rollback_that_fails_is_tried_again(lab):
     """In the VMM every write after the first fails, so its rollback does too; the front's own count starts anew."""
     expect(lab, lab.repair(env=lab.failing('pwrite', 1, errno.EIO, True)), 1, 'rolled back')
@@ -176,6 +236,18 @@ def journal_on_a_full_disk(lab):
     script = f'mount -t tmpfs -o size=4k none {full} && head -c 4096 /dev/zero >{full}/fill; exec "$0" "$@"'
     done = lab.repair(f'--undo={full}/undo', prefix=('unshare', '-m', 'sh', '-c', script))
     expect(lab, done, 1, 'No space left on device')
+
+
+def full_tmp(lab):
+    """The repair asks /tmp for nothing."""
+    script = 'mount -t tmpfs -o size=4k none "$1" && head -c 4096 /dev/zero >"$1/fill"; shift; exec "$@"'
+    for directory in ('/tmp', '/var/tmp', '/dev/shm'):
+        if str(lab.dir).startswith(directory) or lab.tool.startswith(directory):
+            print(f'  {directory} is not filled: the test itself is there')
+            continue
+        done = lab.repair(prefix=('unshare', '-m', 'sh', '-c', script, 'sh', directory))
+        if done.returncode != 0:
+            raise AssertionError(f'{directory} is full: exit {done.returncode}: {done.stderr[-200:]}')
 
 
 def image_on_a_full_disk(lab):
@@ -212,9 +284,9 @@ def interrupted_before_the_commit(lab):
 
 TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
          and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1]
-NEED_KVM = {no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none}
+NEED_KVM = {each_failing_ioctl_of_kvm, no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none}
 NEED_ROOT = {no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none, image_of_another_owner_read_only,
-             journal_on_a_full_disk, image_on_a_full_disk}
+             full_tmp, journal_on_a_full_disk, image_on_a_full_disk}
 
 
 def main():
@@ -233,7 +305,7 @@ def main():
             skipped += 1
             print(f'SKIP {test.__name__}: {reason}')
             continue
-        with tempfile.TemporaryDirectory(prefix='vol-repair-errors.') as directory:
+        with tempfile.TemporaryDirectory(prefix='vol-repair-errors.', dir='/var/tmp') as directory:
             try:
                 test(Lab(args.build, directory, 'kvm' if kvm else 'process'))
                 passed += 1
