@@ -87,33 +87,54 @@ static void add_examples(struct json *b, const struct result *res, int row)
         json_add_string(b, "refused-because", kept_name(kept));
 }
 
-static uint64_t records_of(const struct result *res, int row)
-{
-    uint64_t n = 0;
+struct row_counts {
+    uint64_t found, fixed, remaining;
+};
 
-    for (unsigned i = 0; i < res->records->len; i++)
-        n += g_array_index(res->records, struct vr_record, i).code == row_words[row].code;
+/* Without a summary (a run that failed, or was aborted) the records that arrived are all there is. */
+static struct row_counts count_records(const struct result *res, int row)
+{
+    struct row_counts n = {0};
+
+    for (unsigned i = 0; i < res->records->len; i++) {
+        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
+
+        if (rec->code != row_words[row].code || rec->walk != VR_WALK_CHECK)
+            continue;
+        n.found++;
+        n.fixed += result_record_fixed(res, rec);
+    }
+    n.remaining = n.found - n.fixed;
     return n;
+}
+
+static struct row_counts count_row(const struct result *res, int row)
+{
+    const struct vr_summary *sum = &res->summary;
+
+    if (!res->have_summary)
+        return count_records(res, row);
+    return (struct row_counts){.found = sum->found[VR_WALK_CHECK][row],
+                               .fixed = result_committed(res) ? sum->fixed[row] : 0,
+                               .remaining = sum->found[result_last_walk(res)][row]};
 }
 
 static void add_problem(struct json *b, const struct result *res, int row)
 {
     const struct row_words *words = &row_words[row];
     g_autofree char *code = g_strdup_printf("0x%04x", words->code);
-    /* Without a summary (a run that failed) the records that arrived are all there is. */
-    uint64_t count = res->have_summary ? res->summary.found[VR_WALK_CHECK][row] : records_of(res, row);
-    uint64_t remaining = res->have_summary ? res->summary.found[result_last_walk(res)][row] : count;
+    struct row_counts n = count_row(res, row);
 
-    if (!count && !remaining)
+    if (!n.found && !n.remaining)
         return;
     json_begin(b, '{');
     json_add_string(b, "id", words->slug);
     json_add_string(b, "code", code);
     json_add_string(b, "severity", severity_name(words->severity));
     json_add_string(b, "policy", policy_name(words->policy));
-    json_add_uint(b, "count", count);
-    json_add_uint(b, "fixed", result_committed(res) ? res->summary.fixed[row] : 0);
-    json_add_uint(b, "remaining", remaining);
+    json_add_uint(b, "count", n.found);
+    json_add_uint(b, "fixed", n.fixed);
+    json_add_uint(b, "remaining", n.remaining);
     add_examples(b, res, row);
     json_end(b, '}');
 }

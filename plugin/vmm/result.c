@@ -147,7 +147,6 @@ static const char *const fail_sentences[] = {
     [VMM_FAIL_JOURNAL] = "The undo journal could not be written",
     [VMM_FAIL_WRITE] = "The image could not be written",
     [VMM_FAIL_OVERLAY] = "There is no space for the planned changes",
-    [VMM_FAIL_ABORTED] = "aborted",
     [VMM_FAIL_SANDBOX] = "The sandbox could not be set up",
     [VMM_FAIL_INTERNAL] = "The VMM failed",
 };
@@ -191,15 +190,22 @@ const char *result_image_state(const struct result *res)
     return "; the repair itself was written";
 }
 
+/* Who aborts is told what became of the image where it is not as it was. */
+static void conclude_abort(struct result *res)
+{
+    conclude_as(res, VERDICT_FAILED, EXIT_FAILURE,
+                g_strconcat("aborted", res->commit_begun ? result_image_state(res) : "", NULL));
+}
+
 static void conclude_fail(struct result *res)
 {
     const struct vmm_fail *fail = &res->fail;
-    GString *text = g_string_new(fail_sentences[fail->kind]);
 
     if (fail->kind == VMM_FAIL_ABORTED) {
-        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_string_free(text, FALSE));
+        conclude_abort(res);
         return;
     }
+    GString *text = g_string_new(fail_sentences[fail->kind]);
     if (fail->text[0])
         g_string_append_printf(text, ": %s", fail->text);
     if (fail->error > 0)
@@ -258,7 +264,7 @@ static void conclude_status(struct result *res)
         conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup(row_words[VR_P_NEED_REBUILD].message));
         res->cli_error = g_strdup("Check failed: Input/output error");
     } else if (status == VR_ECANCELED) {
-        conclude_as(res, VERDICT_FAILED, EXIT_FAILURE, g_strdup("aborted"));
+        conclude_abort(res);
     } else {
         conclude_as(res, status == VR_EREFUSED ? VERDICT_REFUSED : VERDICT_FAILED, EXIT_FAILURE,
                     g_strconcat(status_sentence(status), result_image_state(res), NULL));

@@ -282,6 +282,24 @@ def interrupted_before_the_commit(lab):
             raise AssertionError('the image was changed')
 
 
+def interrupted_in_the_commit(lab):
+    """Half a commit is worse than a whole one: it goes on to its end, and says so."""
+    slow = {**lab.failing('pwrite', 1, 0, True), 'FAIL_WAIT': '300'}
+    run = subprocess.Popen([lab.tool, f'--accel={lab.accel}', '--mode=all', f'--undo={lab.dir}/undo', lab.image],
+                           stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL, env={**os.environ, **slow})
+    while run.poll() is None and lab.digest() == lab.before:
+        time.sleep(0.02)
+    if run.poll() is not None:
+        raise AssertionError('it had ended before the signals')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        run.send_signal(number)
+    errors = run.communicate(timeout=30)[1]
+    if run.returncode != 1 or 'aborted; the repair itself was written' not in errors:
+        raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
+    if lab.repair(mode='check').returncode != 0:
+        raise AssertionError('the image is not clean')
+
+
 TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
          and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1]
 NEED_KVM = {each_failing_ioctl_of_kvm, no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none}
