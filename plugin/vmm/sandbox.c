@@ -61,11 +61,14 @@ int sandbox_drop(uint32_t uid, uint32_t gid)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
         setrlimit(RLIMIT_CORE, &none) < 0)
         return -errno;
+    /*
+     * The bounding set went with the user, or is out of reach for whom has no rights to begin with; no_new_privs stands for
+     * it there. libcap-ng must not be asked for it then: it would complain to the system's log.
+     */
+    capng_get_caps_process();
+    bool bounding = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
     capng_clear(CAPNG_SELECT_BOTH);
-    /* The bounding set is out of reach for whom has no rights to begin with; no_new_privs stands for it there. */
-    if (capng_apply(CAPNG_SELECT_BOTH) < 0 && capng_apply(CAPNG_SELECT_CAPS) < 0)
-        return -EPERM;
-    return 0;
+    return capng_apply(bounding ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
 }
 
 /* What the VMM calls while a guest runs, and why. Everything else kills the process. */

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -297,6 +298,9 @@ static const struct act acts[] = {
 
 /* ---- running them -------------------------------------------------------------------------------------- */
 
+/* A call that is let through may wait for ever. */
+enum { TRY_SECONDS = 5 };
+
 static unsigned passed, failed;
 
 /* Ends with the process that made it. */
@@ -318,6 +322,7 @@ static int enter(enum wall wall, bool thread)
 {
     pthread_t t;
 
+    alarm(TRY_SECONDS);
     if (wall == PROCESS)
         start_guest();
     if (sandbox_drop(0, 0) < 0)
@@ -389,6 +394,30 @@ static void try_close(void)
     judge(pid, KVM, "only the descriptors that were named", false);
 }
 
+/* Root without its rights, where the configured user is root. */
+static void try_drop(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        char line[256];
+        FILE *status = sandbox_drop(0, 0) < 0 ? NULL : fopen("/proc/self/status", "re");
+        unsigned sets = 0, empty = 0;
+
+        while (status && fgets(line, sizeof(line), status)) {
+            if (strncmp(line, "Cap", 3) != 0)
+                continue;
+            sets++;
+            /* Who is not root has no say on the bounding set. */
+            empty += strtoull(line + 7, NULL, 16) == 0 || (strncmp(line, "CapBnd", 6) == 0 && geteuid() != 0);
+        }
+        struct rlimit core;
+        bool no_core = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 && getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_max == 0;
+        _exit(sets != 5 || empty != sets || !no_core);
+    }
+    judge(pid, KVM, "a process without capabilities, of which no core is dumped", false);
+}
+
 int main(void)
 {
 #ifdef SANITIZED
@@ -405,6 +434,7 @@ int main(void)
     for (unsigned i = 0; i < sizeof(acts) / sizeof(acts[0]); i++)
         try_act(&acts[i]);
     try_close();
+    try_drop();
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0;
 }
