@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 
-from common import Skip, leak, make_image, qemu_check, refresh
+import libvirt
+
+from common import Skip, connection, jobs, leak, make_image, qemu_check, refresh, repair
 from lab import Lab
 
 NOBODY = 65534
@@ -21,13 +23,17 @@ RULES = '''polkit.addRule(function(action, subject) {
     return polkit.Result.YES;
 });
 '''
-# What nobody tries: `door mode volume`; prints the verdict, or the error's code.
+# What nobody tries: `door mode volume`; prints the verdict, or the error's code. The door `control` takes a request instead
+# of a mode, and prints how many jobs the answer names.
 CLIENT = '''
 import json, libvirt, sys
 libvirt.registerErrorHandler(lambda *_: None, None)
 uri, door, mode, name = sys.argv[1:]
 try:
     conn = libvirt.open(uri)
+    if door == "control":
+        print(conn.findStoragePoolSources("dir", mode, 0).count("<job "))
+        sys.exit()
     pool = conn.storagePoolLookupByName("default")
     vol = pool.storageVolLookupByName(name)
     if door == "create":
@@ -44,7 +50,7 @@ try:
 except libvirt.libvirtError as e:
     print(e.get_error_code())
 '''
-DENIED = '88'
+DENIED, NO_SUCH_JOB = '88', str(libvirt.VIR_ERR_INVALID_ARG)
 
 
 class GuardedLab(Lab):
@@ -114,3 +120,15 @@ def test_undo_needs_the_right_to_write(t):
     with guarded_lab(t) as lab:
         damaged(lab)
         expect(lab, {('stream', 'undo', 'readable.qcow2'): DENIED})
+
+
+def test_jobs_are_their_owners(t):
+    with guarded_lab(t) as lab, connection(lab) as conn:
+        damaged(lab)
+        assert repair(conn, 'secret.qcow2', 'check')['verdict'] == 'leaks-remain'
+        number = jobs(conn)[0]['id']
+        expect(lab, {('control', "<vol-repair request='jobs'/>", ''): '0',
+                     ('control', f"<vol-repair request='abort' job='{number}'/>", ''): NO_SUCH_JOB})
+        expect(lab, {('stream', 'check', 'open.qcow2'): 'leaks-remain'})
+        expect(lab, {('control', "<vol-repair request='jobs'/>", ''): '1'})
+        assert sorted(job['volume'] for job in jobs(conn)) == ['open.qcow2', 'secret.qcow2']

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import time
 
@@ -134,6 +135,33 @@ def test_disk_of_a_running_domain(t):
         assert 'disk.qcow2' in text and 'Is another process using the image' in text, text
         domain.destroy()
         assert repair(conn, 'disk.qcow2', 'all')['verdict'] == 'repaired'
+
+
+def test_block_device_of_a_running_domain(t):
+    """The domain has it under another node, so that neither QEMU's locks nor the path tell."""
+    from common import Skip
+    with t.lab() as lab, connection(lab) as conn:
+        image = t.tmp / 'image'
+        damaged(lab).rename(image)
+        made = subprocess.run(['losetup', '-f', '--show', image], capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise Skip(f'no loop device: {made.stderr.strip()[:80]}')
+        device = made.stdout.strip()
+        try:
+            os.mknod(lab.pool_dir / 'disk', 0o600 | stat.S_IFBLK, os.stat(device).st_rdev)
+            refresh(lab)
+            domain = conn.createXML(DOMAIN.format(path=device).replace("type='file'", "type='block'").replace('file=', 'dev='), 0)
+            text = expect_error(libvirt.VIR_ERR_OPERATION_INVALID, StreamJob, conn, volume(conn, 'disk'), 'all')
+            assert "the running domain 'vm' has it" in text, text
+            domain.destroy()
+            exclusive = os.open(device, os.O_RDONLY | os.O_EXCL)  # as a mount has it
+            text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, StreamJob, conn, volume(conn, 'disk'), 'all')
+            assert 'busy' in text, text
+            os.close(exclusive)
+            assert repair(conn, 'disk', 'all')['verdict'] == 'repaired'
+            assert qemu_check(lab.pool_dir / 'disk').get('leaks', 0) == 0
+        finally:
+            subprocess.run(['losetup', '-d', device], check=True)
 
 
 def test_qemu_and_domain_start_during_a_repair(t):
