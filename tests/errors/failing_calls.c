@@ -6,7 +6,7 @@
  * ioctl, which is about KVM's whatever the file is. FAIL_AFTER: how many calls on that file go well first. FAIL_ERRNO: with
  * which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
  * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk. FAIL_SHORT=1: they do not fail, but
- * do half of what they were asked.
+ * do 16 bytes of what they were asked at most.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,7 +21,7 @@
 
 static char call_name[16];
 static unsigned long inode, after;
-static int error, forever, milliseconds, others, halves;
+static int error, forever, milliseconds, others, pieces;
 
 static const char *setting(const char *name)
 {
@@ -40,7 +40,7 @@ __attribute__((constructor)) static void read_settings(void)
     forever = *setting("FAIL_FOREVER") != '\0';
     milliseconds = atoi(setting("FAIL_WAIT"));
     others = *setting("FAIL_OTHERS") != '\0';
-    halves = *setting("FAIL_SHORT") != '\0';
+    pieces = *setting("FAIL_SHORT") != '\0';
 }
 
 static int is_meant(const char *call, int fd)
@@ -56,14 +56,14 @@ static int is_meant(const char *call, int fd)
 
 static size_t length_of(const char *call, int fd, size_t len)
 {
-    return halves && len > 1 && strcmp(call_name, call) == 0 && is_meant(call, fd) ? len / 2 : len;
+    return pieces && len > 16 && strcmp(call_name, call) == 0 && is_meant(call, fd) ? 16 : len;
 }
 
 static int should_fail(const char *call, int fd)
 {
     static unsigned long calls;
 
-    if (strcmp(call_name, call) != 0 || halves || !is_meant(call, fd))
+    if (strcmp(call_name, call) != 0 || pieces || !is_meant(call, fd))
         return 0;
     unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
     if (n < after || (n > after && !forever))

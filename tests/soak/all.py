@@ -18,18 +18,19 @@ def main():
     parser.add_argument('--fuzz-seconds', type=int, default=600, help='for each fuzz target (600)')
     parser.add_argument('--fuzz-build', default='build/fuzz', help='build directory of the fuzz targets')
     args = parser.parse_args()
+    build = ['--build', args.build]
     parts = {
-        f'{args.images} random images': ['tests/soak/soak.py', '600', '--rounds', args.images, '--seed', args.seed],
-        'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6],
-        'newer qemu-imgs': ['tests/newer/run.py', '--make'],
+        f'{args.images} random images': ['tests/soak/soak.py', '600', '--rounds', args.images, '--seed', args.seed, *build],
+        'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6, *build],
+        'newer qemu-imgs': ['tests/newer/run.py', '--make', *build],
+        'each protection taken away once': ['tests/mutants/run.py'],
         f'{args.fuzz_seconds} seconds of each fuzz target': ['tests/fuzz/run.py', '--seconds', args.fuzz_seconds, '--seed',
-                                                             args.seed % 2**31, '--tools', args.build],
+                                                             args.seed % 2**31, '--tools', args.build, '--build', args.fuzz_build],
     }
     failed = []
     for title, (script, *more) in parts.items():
         print(f'---- {title}', flush=True)
-        build = args.fuzz_build if 'fuzz' in script else args.build
-        command = ['/usr/bin/python3', ROOT / script, '--build', build, *more]
+        command = ['/usr/bin/python3', ROOT / script, *more]
         if subprocess.run([str(word) for word in command], check=False).returncode != 0:
             failed.append(title)
     print('failed: ' + ', '.join(failed) if failed else 'all of it passed')

@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""run.py: takes each protection away once, in a copy of the tree, and demands that the test which stands for it fails.
+
+run.py [WORD...]. Not a part of ./run test: each protection is a build and a test of its own; ./run soak runs it. The rules
+of the ring are taken from ring.c itself, and their tests from the table of attacks: a rule that no attack breaks fails here.
+"""
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOSTILE, ERRORS, LIBVIRT = 'tests/hostile/run.py', 'tests/errors/run.py', 'tests/libvirt/run.py'
+BOUNDS = 'tests/bounds/run.py'
+
+
+@dataclass
+class Mutant:
+    """In file, old becomes new; then command, with these words, has to fail."""
+    name: str
+    file: str
+    old: str
+    new: str
+    command: str
+    words: list
+
+
+def mutant(name, file, old, new, command, *words):
+    return Mutant(name, file, old, new, command, list(words))
+
+
+VMM, BACKEND, CHECK = 'plugin/vmm/', 'plugin/backend/', 'guest/qcow2/check/'
+TABLE = [
+    # the sandbox
+    mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
+           '    err = err ? err : seccomp_attr', 'seccomp_init(SCMP_ACT_LOG);\n    int err = f ? 0 : -ENOMEM;\n\n'
+           '    err = err ? err : seccomp_attr', HOSTILE, 'sandbox'),
+    mutant('memory is never made executable', VMM + 'sandbox.c', 'SCMP_SYS(mmap), 1,\n'
+           '                                       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));', 'SCMP_SYS(mmap), 0);', HOSTILE, 'sandbox'),
+    mutant('ioctl runs the guest and no more', VMM + 'sandbox.c', 'SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, KVM_RUN));',
+           'SCMP_SYS(ioctl), 0);', HOSTILE, 'sandbox'),
+    mutant('signals stay in the process', VMM + 'sandbox.c', 'SCMP_SYS(tgkill), 1,\n'
+           '                                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));', 'SCMP_SYS(tgkill), 0);', HOSTILE, 'sandbox'),
+    mutant('the process guest has the ring alone', VMM + 'sandbox.c', 'SCMP_SYS(write), 1,\n'
+           '                                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)write_fd));', 'SCMP_SYS(write), 0);', HOSTILE),
+    mutant('no descriptor is left', VMM + 'sandbox.c', '    (void)close_range(from, ~0u, 0);', '', HOSTILE, 'sandbox'),
+    mutant('no environment is left', VMM + 'child.c', '    forget_environment();\n', '    (void)forget_environment;\n', HOSTILE, 'sandbox'),
+    mutant('no capability is left', VMM + 'sandbox.c',
+           'return capng_apply(bounding ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;', 'return bounding ? 0 : 0;', HOSTILE, 'sandbox'),
+    mutant('root does not run guests', VMM + 'child.c', 'sandbox_drop(cfg->uid, cfg->gid)', 'sandbox_drop(0, 0)', HOSTILE, 'sandbox'),
+    mutant('no core of a guest is dumped', VMM + 'sandbox.c', 'prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0', '0', HOSTILE, 'sandbox'),
+    mutant('a silent guest is stopped', VMM + 'child.c', 'return limit && atomic_load(&c->in_guest)', 'return 0 && limit',
+           HOSTILE, 'endless_loop'),
+    mutant("a guest's words are printable", VMM + 'child.c', "text[i] >= ' ' && text[i] <= '~' ? text[i] : '?'", 'text[i]',
+           HOSTILE, 'panic_controls'),
+    mutant('a guest does not say what was committed', VMM + 'ring.c', '    copy.committed = r->committed;\n', '', HOSTILE,
+           'claims_commit'),
+    mutant('a request is copied once', VMM + 'ring.c', 'dispatch(r, &q, n <= INLINE_MAX);',
+           'dispatch(r, (const struct vr_sqe *)&r->shared->sq[(r->sq_head - 1) % VR_RING_ENTRIES], n <= INLINE_MAX);', HOSTILE,
+           'process'),
+    # who else has the image
+    mutant("QEMU's locks are respected", VMM + 'lock.c', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError '
+           '**error)\n{', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error)\n{\n    if (fd >= 0)\n'
+           '        return true;', ERRORS, 'image_in_use_by_qemu'),
+    mutant('users without locks are seen', VMM + 'image.c', '(check || inuse_test(img, shown, error))', '(check || img)', LIBVIRT,
+           'open_elsewhere_without_locks'),
+    mutant('users of a block device are seen', VMM + 'inuse.c', '    return !found;\n}\n\nbool inuse_test',
+           '    return true;\n}\n\nbool inuse_test', LIBVIRT, 'block_device_open_elsewhere'),
+    mutant('disks of running domains are seen', BACKEND + 'job.c', ' && !device_is_free(req, st)) {', ' && device_is_free && 0) {',
+           LIBVIRT, 'block_device_of_a_running_domain'),
+    mutant('a mounted block device is seen', BACKEND + 'job.c', 'O_RDWR | O_EXCL', 'O_RDWR', LIBVIRT,
+           'block_device_of_a_running_domain'),
+    # a host that fails
+    mutant('the image is written after its journal', VMM + 'commit.c', '    if (err)\n        child_fail(c, VMM_FAIL_JOURNAL, err, "");\n',
+           '', ERRORS, 'each_error_of_the_journal'),
+    mutant('the journal is synced', VMM + 'journal.c', 'if (!err && fsync(fd) < 0)', 'if (!err && 0)', ERRORS, 'each_error_of_the_journal'),
+    mutant('the end of an epoch is synced', VMM + 'commit.c', 'fdatasync(w->c->cfg->image_fd) < 0 ? -errno : 0', '0', ERRORS,
+           'each_flush_error_is_rolled_back'),
+    mutant('a failed write is rolled back', VMM + 'job.c', 'if (!res->commit_begun ||', 'if (1 || !res->commit_begun ||', ERRORS,
+           'rollback_that_fails_is_tried_again'),
+    mutant('a commit is not cut by a signal', VMM + 'commit.c', '    int err = pwrite_all(w->c',
+           '    child_check_stop(w->c);\n    int err = pwrite_all(w->c', ERRORS, 'interrupted_in_the_commit'),
+    mutant('the size of the image is looked at again', VMM + 'commit.c', '(uint64_t)end == c->cfg->image_size ? 0 : -ESTALE', '0',
+           HOSTILE, 'image changes its size'),
+    mutant('short reads are gone on with', VMM + 'fileio.c', 'if (n == 0) {', 'if ((size_t)n < len) {\n            p += n;\n'
+           '            len -= (size_t)n;', ERRORS, 'reads_and_writes_in_pieces'),
+    mutant('short writes are gone on with', VMM + 'fileio.c', 'if (n <= 0)\n            return n < 0 ? -errno : -EIO;',
+           'return n < 0 ? -errno : 0;', ERRORS, 'reads_and_writes_in_pieces'),
+    # libvirt
+    mutant('a job is its owner\'s', BACKEND + 'identity.c', 'return caller[0] && g_str_equal(caller, owner);', 'return caller && owner;',
+           LIBVIRT, 'jobs_are_their_owners'),
+    mutant('the right to write is asked for', BACKEND + 'job.c', 'return access_allows(req->vol, req->mode != MODE_CHECK);',
+           'return true;', LIBVIRT, 'repair_needs_the_right_to_write'),
+    mutant('and of undo too', BACKEND + 'job.c', 'req->mode != MODE_CHECK);\n}\n\nstatic bool device',
+           'req->mode != MODE_CHECK && req->mode != MODE_UNDO);\n}\n\nstatic bool device', LIBVIRT,
+           'undo_needs_the_right_to_write'),
+    mutant('a volume under repair is not changed', BACKEND + 'guard.c', 'return job_stands_against(facts, only_reads);',
+           'return false && only_reads;', LIBVIRT, 'volume_under_repair_is_not_changed'),
+    mutant('a volume under repair is not read', BACKEND + 'guard.c', 'return refused(pool, vol, false, true);',
+           'return false && pool && vol;', LIBVIRT, 'volume_under_repair_is_not_read'),
+    mutant('symbolic links are not followed', BACKEND + 'job.c', '| O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK', '| O_CLOEXEC | O_NONBLOCK',
+           LIBVIRT, 'symbolic_link_is_refused'),
+    mutant('no other format is taken', BACKEND + 'job.c', '!g_str_equal(format, "qcow2") && req->mode != MODE_UNDO',
+           'req->mode == MODE_COUNT', LIBVIRT, 'format_is_checked'),
+    # images that are made to eat memory or time
+    mutant('snapshots cannot overlap without end', CHECK + 'pass4_snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',
+           BOUNDS, 'snapshots_of_one_l1'),
+    mutant('bitmaps cannot overlap without end', CHECK + 'pass5_bitmaps.c', '> w->ctx->file_size + VR_TOGETHER_SLACK', '== 1',
+           BOUNDS, 'bitmaps_of_one_table'),
+    mutant('a table of many names is judged once', CHECK + 'pass7_copied.c', 'w.once = VR_CLAIM_SEEN;', 'w.once = 0;', BOUNDS,
+           'l1_of_one_table'),
+    mutant('a table of many names is read once', CHECK + 'pass3_map.c', 'l1.once = VR_CLAIM_VISITED;', 'l1.once = 0;', BOUNDS,
+           'l1_of_one_table'),
+    mutant('a block of many names is not written', CHECK + 'pass2_reftable.c',
+           'vr_refmap_uncapped(&img->refs, offset >> img->h.cluster_bits) > 1', '0', BOUNDS, 'smallest_clusters'),
+]
+
+
+def rules_of_the_ring():
+    """A mutant for each rule in ring.c, with the attacks that are to be stopped by it."""
+    spec = importlib.util.spec_from_file_location('hostile', ROOT / HOSTILE)
+    hostile = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hostile)
+    text = (ROOT / VMM / 'ring.c').read_text()
+    for match in re.finditer(r'    if \((?P<test>(?:[^;{}]|\n)*?)\)\n\s+violation\(r, "(?P<words>[^"]*)"\);', text):
+        attacks = [name for name, entry in hostile.FAILS.items() if entry[1] == match['words']]
+        yield mutant(f'the ring: {match["words"]}', VMM + 'ring.c', match[0], match[0].replace(match['test'], f'0 && ({match["test"]})'),
+                     HOSTILE, *attacks or ['no attack'])
+
+
+def command_of(build, m):
+    return [sys.executable, m.command, '--build', str(build), *m.words]
+
+
+def fails_without(tree, build, m):
+    """Raises AssertionError where the test does not fail."""
+    path = tree / m.file
+    whole = path.read_text()
+    assert whole.count(m.old) == 1, f'{m.file} has the text {whole.count(m.old)} times'
+    assert m.words != ['no attack'], 'no attack breaks this rule'
+    try:
+        path.write_text(whole.replace(m.old, m.new))
+        done = subprocess.run(['ninja', '-C', build], capture_output=True, text=True)
+        assert done.returncode == 0, f'does not build: {done.stdout[-400:]}'
+        try:
+            done = subprocess.run(command_of(build, m), cwd=tree, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return 'it never ends'
+        assert done.returncode != 0, f'{m.command} {" ".join(m.words)} passes without it'
+        lines = [line for line in done.stdout.splitlines() if re.match(r'(FAIL|failed )', line)]
+        assert lines, f'no test has failed, but: {(done.stdout + done.stderr)[-300:]}'
+        return f'{len(lines)} failed, first: {lines[0][:110]}'
+    finally:
+        path.write_text(whole)
+
+
+def copy_tree(to):
+    names = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, check=True).stdout.decode().split('\0')
+    for name in filter(None, names):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, to / name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('words', nargs='*', help='only protections whose name contains one of these')
+    args = parser.parse_args()
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix='vol-repair-mutants.', dir='/var/tmp') as directory:
+        tree, build = Path(directory, 'tree'), Path(directory, 'build')
+        copy_tree(tree)
+        subprocess.run(['meson', 'setup', '-Dbuildtype=release', '-Dwerror=false', build, tree], check=True,
+                       stdout=subprocess.DEVNULL)
+        for m in [*rules_of_the_ring(), *TABLE]:
+            if args.words and not any(word in m.name for word in args.words):
+                continue
+            try:
+                print(f'passed  {m.name}: {fails_without(tree, build, m)}', flush=True)
+                passed += 1
+            except AssertionError as error:
+                failed += 1
+                print(f'FAIL {m.name}: {error}', flush=True)
+    print(f'{passed} passed, {failed} failed, 0 skipped')
+    return failed != 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
