@@ -38,6 +38,7 @@ CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/vmm/vol-repair --a
 SUITES = [
     Suite('gate', '{py} tests/gate.py'),
     Suite('docs', '{py} tests/docs.py --build {build}'),
+    Suite('mutants, their texts', '{py} tests/mutants/run.py --texts'),
     Suite('unit, gcc + sanitizers', UNIT.format(build='{asan}'), unit=True),
     Suite('unit, gcc', UNIT.format(build='{build}'), unit=True),
     Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """run.py: takes each protection away once, in a copy of the tree, and demands that the test which stands for it fails.
 
-run.py [WORD...]. Not a part of ./run test: each protection is a build and a test of its own; ./run soak runs it. The rules
-of the ring are taken from ring.c itself, and their tests from the table of attacks: a rule that no attack breaks fails here.
+run.py [--texts] [WORD...]. Each protection is a build and a test of its own, so ./run soak runs it; ./run test only sees
+with --texts that the table still fits the tree. The rules of the ring are taken from ring.c itself, and their tests from
+the table of attacks: a rule that no attack breaks fails here.
 """
 import argparse
 import importlib.util
@@ -138,12 +139,16 @@ def command_of(build, m):
     return [sys.executable, m.command, '--build', str(build), *m.words]
 
 
-def fails_without(tree, build, m):
-    """Raises AssertionError where the test does not fail."""
-    path = tree / m.file
-    whole = path.read_text()
+def text_of(tree, m):
+    whole = (tree / m.file).read_text()
     assert whole.count(m.old) == 1, f'{m.file} has the text {whole.count(m.old)} times'
     assert m.words != ['no attack'], 'no attack breaks this rule'
+    return whole
+
+
+def fails_without(tree, build, m):
+    """Raises AssertionError where the test does not fail."""
+    path, whole = tree / m.file, text_of(tree, m)
     try:
         path.write_text(whole.replace(m.old, m.new))
         done = subprocess.run(['ninja', '-C', build], capture_output=True, text=True)
@@ -167,27 +172,36 @@ def copy_tree(to):
         shutil.copy2(ROOT / name, to / name)
 
 
+def judge(mutants, test):
+    """Returns the exit status."""
+    passed = failed = 0
+    for m in mutants:
+        try:
+            details = test(m)
+            passed += 1
+            if details:
+                print(f'passed  {m.name}: {details}', flush=True)
+        except AssertionError as error:
+            failed += 1
+            print(f'FAIL {m.name}: {error}', flush=True)
+    print(f'{passed} passed, {failed} failed, 0 skipped')
+    return failed != 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--texts', action='store_true', help='only look whether the text of each is there')
     parser.add_argument('words', nargs='*', help='only protections whose name contains one of these')
     args = parser.parse_args()
-    passed = failed = 0
+    mutants = [m for m in [*rules_of_the_ring(), *TABLE] if not args.words or any(word in m.name for word in args.words)]
+    if args.texts:
+        return judge(mutants, lambda m: text_of(ROOT, m) and '')
     with tempfile.TemporaryDirectory(prefix='vol-repair-mutants.', dir='/var/tmp') as directory:
         tree, build = Path(directory, 'tree'), Path(directory, 'build')
         copy_tree(tree)
         subprocess.run(['meson', 'setup', '-Dbuildtype=release', '-Dwerror=false', build, tree], check=True,
                        stdout=subprocess.DEVNULL)
-        for m in [*rules_of_the_ring(), *TABLE]:
-            if args.words and not any(word in m.name for word in args.words):
-                continue
-            try:
-                print(f'passed  {m.name}: {fails_without(tree, build, m)}', flush=True)
-                passed += 1
-            except AssertionError as error:
-                failed += 1
-                print(f'FAIL {m.name}: {error}', flush=True)
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    return failed != 0
+        return judge(mutants, lambda m: fails_without(tree, build, m))
 
 
 if __name__ == '__main__':
