@@ -6,8 +6,10 @@
  * could look smaller than the interpreter.
  */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -48,6 +50,7 @@ int main(int argc, char **argv)
     pid_t pid = fork();
     if (pid == 0) {
         close(3);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         execvp(argv[1], argv + 1);
         _exit(127);
     }

@@ -7,9 +7,12 @@ with --texts that the table still fits the tree. The rules of the ring are taken
 the table of attacks: a rule that no attack breaks fails here.
 """
 import argparse
+import contextlib
 import importlib.util
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -135,8 +138,22 @@ def rules_of_the_ring():
                      HOSTILE, *attacks or ['no attack'])
 
 
-def command_of(build, m):
-    return [sys.executable, m.command, '--build', str(build), *m.words]
+def run_test(tree, build, m):
+    """(exit status, what it printed); None where it did not end. Nothing that it started goes on after it."""
+    command = [sys.executable, m.command, '--build', str(build), *m.words]
+    test = subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        output = test.communicate(timeout=300)[0]
+        return test.returncode, output
+    except subprocess.TimeoutExpired:
+        return None, ''
+    finally:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(test.pid, signal.SIGTERM)
+            test.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(test.pid, signal.SIGKILL)
+        test.wait()
 
 
 def text_of(tree, m):
@@ -153,13 +170,12 @@ def fails_without(tree, build, m):
         path.write_text(whole.replace(m.old, m.new))
         done = subprocess.run(['ninja', '-C', build], capture_output=True, text=True)
         assert done.returncode == 0, f'does not build: {done.stdout[-400:]}'
-        try:
-            done = subprocess.run(command_of(build, m), cwd=tree, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
+        status, output = run_test(tree, build, m)
+        if status is None:
             return 'it never ends'
-        assert done.returncode != 0, f'{m.command} {" ".join(m.words)} passes without it'
-        lines = [line for line in done.stdout.splitlines() if re.match(r'(FAIL|failed )', line)]
-        assert lines, f'no test has failed, but: {(done.stdout + done.stderr)[-300:]}'
+        assert status != 0, f'{m.command} {" ".join(m.words)} passes without it'
+        lines = [line for line in output.splitlines() if re.match(r'(FAIL|failed )', line)]
+        assert lines, f'no test has failed, but: {output[-300:]}'
         return f'{len(lines)} failed, first: {lines[0][:110]}'
     finally:
         path.write_text(whole)
@@ -193,6 +209,7 @@ def main():
     parser.add_argument('--texts', action='store_true', help='only look whether the text of each is there')
     parser.add_argument('words', nargs='*', help='only protections whose name contains one of these')
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     mutants = [m for m in [*rules_of_the_ring(), *TABLE] if not args.words or any(word in m.name for word in args.words)]
     if args.texts:
         return judge(mutants, lambda m: text_of(ROOT, m) and '')
