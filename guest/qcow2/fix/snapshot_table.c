@@ -28,13 +28,13 @@ static enum vr_status flush(struct out *o)
 static enum vr_status copy(struct out *o, uint64_t from, uint64_t len)
 {
     while (len > 0) {
+        if (o->used == CHUNK)
+            VR_TRY(flush(o));
         uint32_t n = (uint32_t)vr_min(len, CHUNK - o->used);
         VR_TRY(vr_read(o->ctx, from, o->buf + o->used, n));
         o->used += n;
         from += n;
         len -= n;
-        if (o->used == CHUNK)
-            VR_TRY(flush(o));
     }
     return VR_OK;
 }
