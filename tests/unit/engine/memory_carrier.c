@@ -2,11 +2,30 @@
 /* memory_carrier.c: an image in memory behind the engine's carrier. */
 #include "memory_carrier.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#define SECTOR 512u
+
+/* The VMM would end a guest that breaks one. */
+static void rule(bool kept, const char *words)
+{
+    if (kept)
+        return;
+    fprintf(stderr, "rule broken: the ring: %s\n", words);
+    abort();
+}
+
+static void need_range(const struct vr_request *r)
+{
+    rule(r->len != 0 && r->len <= VR_IO_MAX, "a length outside the limits");
+    rule(r->offset <= VR_OFFSET_MAX && r->len <= VR_OFFSET_MAX - r->offset, "an image offset outside the limits");
+}
+
 static enum vr_status do_read(struct memory_image *m, const struct vr_request *r)
 {
+    need_range(r);
     if (m->fail_read_at >= r->offset && m->fail_read_at - r->offset < r->len)
         return VR_EIO;
     memset(r->buf, 0, r->len);
@@ -15,10 +34,25 @@ static enum vr_status do_read(struct memory_image *m, const struct vr_request *r
     return VR_OK;
 }
 
+/* Each sector that changes: in which epoch it did last. */
+static void note_epoch(struct memory_image *m, const struct vr_request *r)
+{
+    for (uint64_t at = r->offset, end = r->offset + r->len, next; at < end; at = next) {
+        next = vr_min((at / SECTOR + 1) * SECTOR, end);
+        if (memcmp(m->view + at, (const uint8_t *)r->buf + (at - r->offset), next - at) == 0)
+            continue;
+        rule(m->epochs[at / SECTOR] <= r->value, "a write into a sector that a later epoch has written");
+        m->epochs[at / SECTOR] = (uint8_t)r->value;
+    }
+}
+
 static enum vr_status do_write(struct memory_image *m, const struct vr_request *r)
 {
-    if (r->offset > m->view_size || r->len > m->view_size - r->offset)
-        return VR_EPROTO;
+    need_range(r);
+    rule(!m->checks && m->commits == 0, "a write in mode check, or after the commit");
+    rule(r->value < VR_EPOCH_COUNT, "an unknown epoch");
+    rule(r->offset <= m->view_size && r->len <= m->view_size - r->offset, "a write behind the end of the image");
+    note_epoch(m, r);
     if (!m->lose_writes)
         memcpy(m->view + r->offset, r->buf, r->len);
     m->writes++;
@@ -37,9 +71,11 @@ static uint8_t *grown(uint8_t *bytes, uint64_t from, uint64_t to)
 
 static enum vr_status do_set_size(struct memory_image *m, uint64_t size)
 {
-    if (size < m->view_size || size > m->size + m->size / 8 + VR_GROWTH_MAX)
-        return VR_EPROTO; /* as ring.c has it */
+    rule(!m->checks && m->commits == 0, "a new size in mode check or after the commit");
+    rule(!(m->flags & VR_BOOT_DEVICE), "a new size of a block device");
+    rule(size >= m->view_size && size <= m->size + m->size / 8 + VR_GROWTH_MAX, "a new size outside the limits");
     m->view = grown(m->view, m->view_size, size);
+    m->epochs = grown(m->epochs, m->view_size / SECTOR + 1, size / SECTOR + 1);
     m->view_size = size;
     return VR_OK;
 }
@@ -54,6 +90,7 @@ static enum vr_status perform(struct memory_image *m, const struct vr_request *r
     case VR_OP_SET_SIZE:
         return do_set_size(m, r->offset);
     case VR_OP_COMMIT:
+        rule(!m->checks && m->commits == 0, "a commit in mode check, or a second one");
         m->disk = grown(m->disk, m->size, m->view_size);
         m->size = m->view_size;
         memcpy(m->disk, m->view, m->size);
@@ -94,7 +131,8 @@ void memory_image_open(struct memory_image *m, const void *bytes, uint64_t size)
     *m = (struct memory_image){.carrier = {post, kick, next}, .size = size, .view_size = size, .fail_read_at = UINT64_MAX};
     m->disk = malloc(size + 1);
     m->view = malloc(size + 1);
-    if (!m->disk || !m->view)
+    m->epochs = calloc(size / SECTOR + 2, 1);
+    if (!m->disk || !m->view || !m->epochs)
         abort();
     memcpy(m->disk, bytes, size);
     memcpy(m->view, bytes, size);
@@ -104,6 +142,7 @@ void memory_image_close(struct memory_image *m)
 {
     free(m->disk);
     free(m->view);
+    free(m->epochs);
 }
 
 void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, struct vr_summary *sum)
@@ -112,6 +151,9 @@ void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, st
     struct vr_ctx ctx = {.io.carrier = &m->carrier, .mode = mode, .file_size = m->size, .examples = 64,
                          .sum = sum, .batch = batch, .flags = m->flags};
 
+    m->checks = mode == VR_MODE_CHECK;
+    m->writes = m->commits = 0;
+    memset(m->epochs, 0, m->view_size / SECTOR + 1);
     memset(sum, 0, sizeof(*sum));
     ctx.arena.size = heap;
     ctx.arena.base = mmap(NULL, heap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -2,6 +2,7 @@
 /*
  * memory_carrier.h: an image in memory behind the engine's carrier, so that a session runs in a plain process.
  *
+ * It keeps the rules of the ring as the VMM does (ring.c), and aborts where the engine breaks one.
  * Completions come back in reverse order of posting, to show that nothing depends on their order.
  */
 #ifndef MEMORY_CARRIER_H
@@ -15,12 +16,15 @@ struct memory_image {
     uint8_t *view;             /* what the guest sees; owned */
     uint64_t size;             /* of disk */
     uint64_t view_size;        /* of view: grows before disk does */
+    uint8_t *epochs;           /* of each sector of view: the last that changed it; owned */
+    bool checks;               /* the session is a check */
     struct vr_cqe done[VR_RING_ENTRIES];
     unsigned ndone;
     uint64_t fail_read_at;     /* a read that touches this byte fails; UINT64_MAX = none */
     uint32_t flags;            /* VR_BOOT_* */
     bool lose_writes;          /* planned writes are not seen by later reads */
-    unsigned writes, commits, records;
+    unsigned writes, commits; /* of the last session */
+    unsigned records;
     struct vr_record last[64]; /* first records */
 };
 

@@ -94,12 +94,73 @@ static void test_slots_run_out(void **state)
     memory_image_close(&m);
 }
 
+/* Answers with completions that name no request in flight, and with each of its own twice; keeps the last request. */
+struct liar {
+    struct vr_carrier carrier; /* first */
+    struct vr_request last;
+    struct vr_cqe answers[4];
+    unsigned n;
+};
+
+static enum vr_status lie_about(struct vr_carrier *c, uint32_t id, const struct vr_request *r)
+{
+    struct liar *l = (struct liar *)c;
+    const struct vr_cqe answers[] = {{.id = VR_RING_ENTRIES}, {.id = UINT32_MAX}, {.id = id ^ 1}, {.id = id, .status = VR_EIO}};
+
+    l->last = *r;
+    memcpy(l->answers, answers, sizeof(answers));
+    l->n = 0;
+    return VR_OK;
+}
+
+static void no_kick(struct vr_carrier *c)
+{
+    (void)c;
+}
+
+static struct vr_cqe next_lie(struct vr_carrier *c)
+{
+    struct liar *l = (struct liar *)c;
+
+    assert_true(l->n < 4);
+    return l->answers[l->n++];
+}
+
+static void test_completions_of_nothing_are_ignored(void **state)
+{
+    struct liar l = {.carrier = {lie_about, no_kick, next_lie}};
+    struct vr_io io = {.carrier = &l.carrier};
+    struct vr_request r = {.op = VR_OP_READ, .buf = heap, .len = 16};
+
+    (void)state;
+    assert_int_equal(vr_io_do(&io, &r), VR_EIO);
+    assert_int_equal(l.n, 4);
+    assert_int_equal(io.out, 0);
+}
+
+/* Two 32-bit numbers have to hold it. */
+static void test_progress_of_large_totals(void **state)
+{
+    struct liar l = {.carrier = {lie_about, no_kick, next_lie}};
+    struct vr_ctx ctx = {.io.carrier = &l.carrier, .walk = VR_WALK_VERIFY};
+
+    (void)state;
+    vr_progress(&ctx, VR_PASS_MAP, UINT64_C(1) << 39, UINT64_C(1) << 40);
+    assert_int_equal(l.last.op, VR_OP_PROGRESS);
+    assert_int_equal(l.last.offset >> 32, 1u << 30);
+    assert_int_equal(l.last.offset & UINT32_MAX, 1u << 31);
+    vr_progress(&ctx, VR_PASS_MAP, 7, 9);
+    assert_int_equal(l.last.offset, UINT64_C(7) << 32 | 9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_streams_deliver_in_order),
         cmocka_unit_test(test_a_failed_read_is_handed_up),
         cmocka_unit_test(test_slots_run_out),
+        cmocka_unit_test(test_completions_of_nothing_are_ignored),
+        cmocka_unit_test(test_progress_of_large_totals),
     };
 
     return cmocka_run_group_tests_name("io", tests, NULL, NULL);
