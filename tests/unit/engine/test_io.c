@@ -75,6 +75,26 @@ static void test_a_failed_read_is_handed_up(void **state)
     memory_image_close(&m);
 }
 
+/* The ring refuses such offsets; an image may name any. */
+static void test_far_behind_every_file_are_zeros(void **state)
+{
+    static const uint64_t far[] = {VR_OFFSET_MAX - 511, VR_OFFSET_MAX, INT64_MAX, UINT64_MAX - 511, UINT64_MAX};
+    uint8_t bytes[512] = {1}, zeros[512] = {0};
+    struct memory_image m;
+
+    (void)state;
+    memory_image_open(&m, bytes, sizeof(bytes));
+    struct vr_ctx ctx = {.io.carrier = &m.carrier};
+    for (unsigned i = 0; i < sizeof(far) / sizeof(far[0]); i++) {
+        memset(heap, 7, 512);
+        assert_int_equal(vr_read(&ctx, far[i], heap, 512), VR_OK);
+        assert_memory_equal(heap, zeros, 512);
+    }
+    assert_int_equal(vr_read(&ctx, 0, heap, 512), VR_OK);
+    assert_memory_equal(heap, bytes, 512);
+    memory_image_close(&m);
+}
+
 /* More requests than slots: the oldest outcomes must be fetched, nothing is lost or overwritten. */
 static void test_slots_run_out(void **state)
 {
@@ -158,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_streams_deliver_in_order),
         cmocka_unit_test(test_a_failed_read_is_handed_up),
+        cmocka_unit_test(test_far_behind_every_file_are_zeros),
         cmocka_unit_test(test_slots_run_out),
         cmocka_unit_test(test_completions_of_nothing_are_ignored),
         cmocka_unit_test(test_progress_of_large_totals),
