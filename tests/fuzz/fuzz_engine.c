@@ -28,12 +28,18 @@ static uint64_t findings(const uint64_t found[VR_ROWS_MAX])
     return n;
 }
 
-static void check_rules(struct memory_image *m, const uint8_t *before, uint64_t size, enum vr_mode mode,
-                        const struct vr_summary *sum)
+struct outcome {
+    enum vr_mode mode;
+    uint32_t heap;
+    struct vr_summary sum;
+};
+
+static void check_rules(struct memory_image *m, const uint8_t *before, uint64_t size, const struct outcome *o)
 {
+    const struct vr_summary *sum = &o->sum;
     struct vr_summary again;
 
-    if (mode == VR_MODE_CHECK)
+    if (o->mode == VR_MODE_CHECK)
         HOLD(m->writes == 0 && m->commits == 0, "a check writes nothing");
     HOLD(m->commits <= 1, "one commit a run");
     if (m->commits == 0) {
@@ -42,7 +48,7 @@ static void check_rules(struct memory_image *m, const uint8_t *before, uint64_t 
     }
     HOLD(sum->status == VR_OK, "after a commit the run ends well");
     HOLD(findings(sum->found[VR_WALK_FINAL]) <= findings(sum->found[VR_WALK_CHECK]), "a repair makes nothing worse");
-    memory_session(m, mode, HEAP, &again);
+    memory_session(m, o->mode, o->heap, &again);
     HOLD(again.status == VR_OK || again.status == VR_EREFUSED, "a second repair runs");
     HOLD(m->commits == 0, "a second repair has nothing left to do");
 }
@@ -51,17 +57,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint32_t all_flags = VR_BOOT_DEVICE | VR_BOOT_FORCE_LEAKS | VR_BOOT_WOULD | VR_BOOT_WIDE;
     struct memory_image m;
-    struct vr_summary sum;
+    struct outcome o;
 
     if (size < 1 || size > IMAGE_MAX)
         return 0;
-    enum vr_mode mode = (enum vr_mode)(VR_MODE_CHECK + data[0] % 3);
+    o.mode = (enum vr_mode)(VR_MODE_CHECK + data[0] % 3);
+    o.heap = heaps[data[0] >> 6];
     memory_image_open(&m, data + 1, size - 1);
     m.flags = (uint32_t)(data[0] >> 2) & all_flags;
-    if (mode != VR_MODE_CHECK)
+    if (o.mode != VR_MODE_CHECK)
         m.flags &= ~(uint32_t)VR_BOOT_WOULD;
-    memory_session(&m, mode, heaps[data[0] >> 6], &sum);
-    check_rules(&m, data + 1, size - 1, mode, &sum);
+    memory_session(&m, o.mode, o.heap, &o.sum);
+    check_rules(&m, data + 1, size - 1, &o);
     memory_image_close(&m);
     return 0;
 }
