@@ -160,8 +160,8 @@ bool access_was_asked(void);
 
 /* ---- domains.c: who has a block device ---- */
 
-/* The name of a running domain that has it, or NULL. Caller frees. */
-char *domains_user_of(dev_t device);
+/* *domain: the name of a running domain that has it, or NULL; caller frees. False where not every domain was looked at. */
+bool domains_user_of(dev_t device, char **domain);
 
 /* ---- job.c: the job table ---- */
 

@@ -14,6 +14,7 @@
 struct search {
     dev_t device;
     char *domain; /* that has it; NULL = none */
+    bool failed;  /* not all could be looked at */
 };
 
 static bool names_device(xmlNodePtr source, const char *attribute, dev_t device)
@@ -61,8 +62,10 @@ static void *search_domains(void *opaque)
 
     identity_become_system();
     virConnectPtr conn = virConnectOpen(geteuid() == 0 ? "qemu:///system" : "qemu:///session");
+    /* No connection: there is no QEMU driver, and so no domain. */
     int n = conn ? virConnectListAllDomains(conn, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE) : 0;
 
+    s->failed = n < 0;
     for (int i = 0; i < n; i++) {
         if (!s->domain && domain_uses(domains[i], s->device))
             s->domain = g_strdup(virDomainGetName(domains[i]));
@@ -75,13 +78,15 @@ static void *search_domains(void *opaque)
     return NULL;
 }
 
-char *domains_user_of(dev_t device)
+bool domains_user_of(dev_t device, char **domain)
 {
     struct search s = {.device = device};
     GThread *thread = g_thread_try_new("vol-repair", search_domains, &s, NULL);
 
+    *domain = NULL;
     if (!thread)
-        return NULL;
+        return false;
     g_thread_join(thread);
-    return s.domain;
+    *domain = s.domain;
+    return !s.failed;
 }

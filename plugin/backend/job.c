@@ -67,12 +67,15 @@ static bool may_start(const struct job_request *req, const struct config *cfg, c
 
 static bool device_is_free(const struct job_request *req, const struct stat *st)
 {
-    g_autofree char *domain = domains_user_of(st->st_rdev);
+    g_autofree char *domain = NULL;
+    bool known = domains_user_of(st->st_rdev, &domain);
 
     if (domain)
         vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: the running domain '%s' has it", req->vol->name,
                  domain);
-    return !domain;
+    else if (!known)
+        vr_error(VIR_ERR_OPERATION_FAILED, "it cannot be seen whether a running domain has volume '%s'", req->vol->name);
+    return known && !domain;
 }
 
 /* The helper gets the file itself, not a path that could lead elsewhere by then. */
