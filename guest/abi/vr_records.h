@@ -81,7 +81,7 @@ VR_ABI_SIZE(struct vr_record, 72);
 
 /* Untrusted bytes, in no known encoding, cut where they are longer. root of the record says which snapshot. */
 struct vr_name {
-    uint8_t id_len, name_len; /* in  bytes in use */
+    uint8_t id_len, name_len; /* in  bytes in use; what is longer ends in dots here */
     char id[22];
     char name[32];
 };

@@ -153,6 +153,8 @@ extern const struct vr_row vr_rows[VR_P_COUNT];
 enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct vr_finding *f);
 /* Whether findings of this row are only counted from now on: several may then be reported as one (f->count). */
 bool vr_report_enough(const struct vr_ctx *ctx, enum vr_problem p);
+/* As much of a text as a record has room for; what is longer ends in dots. Returns the bytes in use. */
+uint8_t vr_name_fit(char *to, uint32_t room, const uint8_t *from, uint64_t len);
 /* Send the name of a snapshot. */
 void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name);
 /* A finding reported as kept turned out to be mended by the plan after all (the dirty and corrupt bits). */

@@ -70,6 +70,16 @@ bool vr_report_enough(const struct vr_ctx *ctx, enum vr_problem p)
     return ctx->walk == VR_WALK_VERIFY || ctx->would || ctx->sent[p] >= ctx->examples;
 }
 
+uint8_t vr_name_fit(char *to, uint32_t room, const uint8_t *from, uint64_t len)
+{
+    uint64_t n = vr_min(len, room);
+
+    memcpy(to, from, n);
+    if (len > room)
+        memcpy(to + room - 3, "...", 3);
+    return (uint8_t)n;
+}
+
 void vr_report_name(struct vr_ctx *ctx, uint32_t root, const struct vr_name *name)
 {
     struct vr_record rec = {.flags = VR_REC_NAME, .walk = (uint8_t)ctx->walk, .root = root};

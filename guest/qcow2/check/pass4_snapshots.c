@@ -179,12 +179,10 @@ static enum vr_status send_name(struct vr_window *t, uint32_t i)
     struct vr_name n = {0};
     const uint8_t *p;
 
-    n.id_len = (uint8_t)vr_min(e->s.id_len, sizeof(n.id));
-    n.name_len = (uint8_t)vr_min(e->s.name_len, sizeof(n.name));
-    VR_TRY(vr_window_look(t, id_at, n.id_len, &p));
-    memcpy(n.id, p, n.id_len);
-    VR_TRY(vr_window_look(t, id_at + e->s.id_len, n.name_len, &p));
-    memcpy(n.name, p, n.name_len);
+    VR_TRY(vr_window_look(t, id_at, sizeof(n.id), &p));
+    n.id_len = vr_name_fit(n.id, sizeof(n.id), p, e->s.id_len);
+    VR_TRY(vr_window_look(t, id_at + e->s.id_len, sizeof(n.name), &p));
+    n.name_len = vr_name_fit(n.name, sizeof(n.name), p, e->s.name_len);
     vr_report_name(t->ctx, i + 1, &n);
     return VR_OK;
 }

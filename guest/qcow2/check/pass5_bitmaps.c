@@ -37,11 +37,11 @@ static bool in_force(const struct vr_image *img)
 
 static enum vr_status send_name(struct walk *w, uint32_t i, const struct vr_bitmap *b, uint64_t at)
 {
-    struct vr_name n = {.name_len = (uint8_t)vr_min(b->name_len, sizeof(n.name))};
+    struct vr_name n = {0};
     const uint8_t *p;
 
-    VR_TRY(vr_window_look(&w->dir, at + VR_BITMAP_FIXED + b->extra_size, n.name_len, &p));
-    memcpy(n.name, p, n.name_len);
+    VR_TRY(vr_window_look(&w->dir, at + VR_BITMAP_FIXED + b->extra_size, sizeof(n.name), &p));
+    n.name_len = vr_name_fit(n.name, sizeof(n.name), p, b->name_len);
     vr_report_name(w->ctx, VR_ROOT_BITMAPS + i, &n);
     return VR_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* test_io.c: requests in flight and streams, over a carrier that answers in reverse order, twice, or wrongly. */
+/* test_io.c: requests in flight, streams and records, over carriers that answer in reverse order, twice, or wrongly. */
 #include "memory_carrier.h"
 
 #include "cm.h"
@@ -173,6 +173,18 @@ static void test_progress_of_large_totals(void **state)
     assert_int_equal(l.last.offset, UINT64_C(7) << 32 | 9);
 }
 
+static void test_long_names_end_in_dots(void **state)
+{
+    char to[8];
+
+    (void)state;
+    assert_int_equal(vr_name_fit(to, 8, (const uint8_t *)"12345678", 8), 8);
+    assert_memory_equal(to, "12345678", 8);
+    assert_int_equal(vr_name_fit(to, 8, (const uint8_t *)"123456789", 9), 8);
+    assert_memory_equal(to, "12345...", 8);
+    assert_int_equal(vr_name_fit(to, 8, (const uint8_t *)"", 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,6 +194,7 @@ int main(void)
         cmocka_unit_test(test_slots_run_out),
         cmocka_unit_test(test_completions_of_nothing_are_ignored),
         cmocka_unit_test(test_progress_of_large_totals),
+        cmocka_unit_test(test_long_names_end_in_dots),
     };
 
     return cmocka_run_group_tests_name("io", tests, NULL, NULL);
