@@ -95,7 +95,7 @@ struct vr_would {
     uint64_t mended[VR_ROWS_MAX]; /* in  findings of each row that it would mend */
     uint64_t clusters_freed;      /* in  refcounts that would fall to 0 */
     uint64_t bytes;               /* in  bytes that it would write into the image */
-    int32_t status;               /* in  VR_OK, or VR_EREFUSED: it would do nothing */
+    int32_t status;               /* in  VR_OK, or why it would do nothing: VR_EREFUSED, VR_ENOMEM */
     uint32_t row;                 /* in  code of the row that says why it would refuse, or 0 */
 };
 

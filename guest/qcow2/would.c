@@ -26,7 +26,8 @@ enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*
     ctx->sum = vr_arena_get(&ctx->arena, sizeof(*ctx->sum));
     if (!ctx->sum) {
         ctx->sum = told;
-        return VR_ENOMEM;
+        w->status = VR_ENOMEM;
+        return VR_OK;
     }
     ctx->mode = mode;
     ctx->would = w;
@@ -42,5 +43,6 @@ enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*
     ctx->file_size = file_size;
     ctx->planned = planned;
     vr_arena_reset(&ctx->arena, mark);
-    return st == VR_EREFUSED ? VR_OK : st;
+    /* What the check has found stands, also where a repair is refused or asks for more memory. */
+    return st == VR_EREFUSED || st == VR_ENOMEM ? VR_OK : st;
 }

@@ -98,7 +98,7 @@ static bool would_sane(const struct vr_would *would)
         if (would->mended[row])
             return false;
     }
-    return (would->status == VR_OK || would->status == VR_EREFUSED) && (would->row == 0 || row_find(would->row) >= 0);
+    return would->status <= VR_OK && would->status >= VR_EREFUSED && (would->row == 0 || row_find(would->row) >= 0);
 }
 
 /* The header's values are filled in once they were judged: all of them or none. */

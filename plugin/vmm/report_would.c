@@ -63,10 +63,11 @@ static void add_mode(struct json *b, const struct result *res, unsigned which)
 {
     const struct vr_would *would = &res->summary.would[which];
     int row = would->row ? row_find(would->row) : -1;
+    const char *why = would->status == VR_ENOMEM ? "memory" : row >= 0 ? row_words[row].slug : "unknown";
 
     json_begin_object(b, options_mode_name(modes[which]));
     if (would->status != VR_OK) {
-        json_add_string(b, "refused", row >= 0 ? row_words[row].slug : "unknown");
+        json_add_string(b, "refused", why);
         json_end(b, '}');
         return;
     }

@@ -28,6 +28,25 @@ static uint64_t findings(const uint64_t found[VR_ROWS_MAX])
     return n;
 }
 
+/* What the front believes of a summary (frames.c). */
+static bool sane(const struct vr_summary *sum)
+{
+    for (unsigned row = 0; row < VR_ROWS_MAX; row++) {
+        uint64_t any = sum->fixed[row] | sum->kept[row] | sum->would[0].mended[row] | sum->would[1].mended[row];
+
+        for (unsigned w = 0; w < VR_WALK_COUNT; w++)
+            any |= sum->found[w][row];
+        if ((row >= VR_P_COUNT && any) || sum->fixed[row] > sum->found[VR_WALK_CHECK][row])
+            return false;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        if (sum->would[i].status > VR_OK || sum->would[i].status < VR_EREFUSED)
+            return false;
+    if (sum->qcow2_version == 0)
+        return sum->cluster_bits == 0 && sum->refcount_bits == 0;
+    return sum->cluster_bits >= 9 && sum->cluster_bits <= 21 && sum->refcount_bits >= 1 && sum->refcount_bits <= 64;
+}
+
 struct outcome {
     enum vr_mode mode;
     uint32_t heap;
@@ -39,6 +58,8 @@ static void check_rules(struct memory_image *m, const uint8_t *before, uint64_t 
     const struct vr_summary *sum = &o->sum;
     struct vr_summary again;
 
+    HOLD(sum->status <= VR_OK && sum->status >= VR_EREFUSED && sane(sum), "the front believes the summary");
+    HOLD(sum->committed == m->commits, "the summary says whether there was a commit");
     if (o->mode == VR_MODE_CHECK)
         HOLD(m->writes == 0 && m->commits == 0, "a check writes nothing");
     HOLD(m->commits <= 1, "one commit a run");

@@ -80,6 +80,41 @@ static enum vr_status do_set_size(struct memory_image *m, uint64_t size)
     return VR_OK;
 }
 
+/* What the front believes of a record (frames.c). */
+static void need_record(const struct memory_image *m, const struct vr_record *rec)
+{
+    unsigned row = 0;
+
+    if (rec->flags == VR_REC_NAME)
+        return;
+    while (row < VR_P_COUNT && vr_rows[row].code != rec->code)
+        row++;
+    rule(row < VR_P_COUNT, "a record of no row");
+    rule(rec->walk < VR_WALK_COUNT && rec->kept <= VR_KEPT_NO_ROOM && !(rec->flags & ~VR_REC_FIXED), "a malformed record");
+    rule(rec->count != 0, "a record of nothing");
+    rule(!(rec->flags & VR_REC_FIXED) || (!m->checks && !rec->kept), "a record of what is mended and kept");
+}
+
+static void do_records(struct memory_image *m, const struct vr_request *r)
+{
+    const struct vr_record *records = r->buf;
+
+    rule(r->len != 0 && r->len % sizeof(*records) == 0 && r->len / sizeof(*records) <= VR_RECORDS_MAX,
+         "records of a length outside the limits");
+    for (uint32_t i = 0; i < r->len / sizeof(*records); i++, m->records++) {
+        need_record(m, &records[i]);
+        if (m->records < 64)
+            m->last[m->records] = records[i];
+    }
+}
+
+static void need_progress(const struct vr_request *r)
+{
+    rule(r->value >> 8 < VR_WALK_COUNT && (r->value & 0xff) != 0 && (r->value & 0xff) < VR_PASS_COUNT &&
+             r->offset >> 32 <= (uint32_t)r->offset,
+         "a progress that makes no sense");
+}
+
 static enum vr_status perform(struct memory_image *m, const struct vr_request *r)
 {
     switch (r->op) {
@@ -97,9 +132,10 @@ static enum vr_status perform(struct memory_image *m, const struct vr_request *r
         m->commits++;
         return VR_OK;
     case VR_OP_RECORD:
-        for (uint32_t i = 0; i < r->len / sizeof(struct vr_record); i++, m->records++)
-            if (m->records < 64)
-                m->last[m->records] = ((const struct vr_record *)r->buf)[i];
+        do_records(m, r);
+        return VR_OK;
+    case VR_OP_PROGRESS:
+        need_progress(r);
         return VR_OK;
     default:
         return VR_OK;

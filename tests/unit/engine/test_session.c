@@ -264,6 +264,32 @@ static void test_too_little_memory_is_said(void **state)
     memory_image_close(&m);
 }
 
+/* A check refuses what mode all may mend; that there is too little memory for a dry run of that does not change it. */
+static void test_a_refusal_stands_without_its_dry_run(void **state)
+{
+    struct memory_image m;
+    struct vr_summary sum;
+    unsigned short_of_it = 0;
+
+    (void)state;
+    make_image();
+    put32(60, 1); /* a snapshot, with more extra data than anybody reads */
+    vr_store64(image + 64, 15 * CS);
+    put32(15 * CS + 36, 2000);
+    for (uint64_t heap = 16 << 10; heap <= 2 << 20; heap += 16 << 10) {
+        memory_image_open(&m, image, sizeof(image));
+        m.flags = VR_BOOT_WOULD | VR_BOOT_WIDE;
+        memory_session(&m, VR_MODE_CHECK, heap, &sum);
+        assert_true(sum.status == VR_EREFUSED || sum.status == VR_ENOMEM);
+        if (sum.status == VR_EREFUSED)
+            assert_int_equal(sum.found[VR_WALK_CHECK][VR_P_SNAP_EXTRA_LARGE], 1);
+        short_of_it += sum.status == VR_EREFUSED && sum.would[1].status == VR_ENOMEM;
+        memory_image_close(&m);
+    }
+    assert_true(short_of_it > 0);
+    assert_int_not_equal(sum.would[1].status, VR_ENOMEM);
+}
+
 /* Garbage in every metadata byte, one at a time: a verdict or a refusal, never a crash, and a plan that verifies. */
 static void test_every_metadata_byte_flipped(void **state)
 {
@@ -299,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_a_cut_refcount_block_is_made_whole),
         cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
+        cmocka_unit_test(test_a_refusal_stands_without_its_dry_run),
         cmocka_unit_test(test_every_metadata_byte_flipped),
     };
 
