@@ -325,7 +325,7 @@ class Case:
             allowed.append((56, 16))
         if mode == "all" and new > old:
             allowed += [(48, 24), (old, new - old)]
-        elif new != old:
+        elif new != old and (old % 8 == 0 or new != old + 8 - old % 8):  # the end cuts an entry that is written
             self.fail(mode, "the file's size changed")
         for position in differing_words(image, pristine):
             if not any(start <= position < start + length for start, length in allowed):

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* l2_entry.c: judges L2 entries, standard, extended and compressed, and claims what they name. */
+#include "fix.h"
 #include "map.h"
 
 static bool has(const struct vr_ctx *ctx, uint64_t feature)
@@ -218,7 +219,7 @@ enum vr_status vr_settle_zero_entries(struct vr_map_walk *w)
         f.count = f.kept == VR_KEPT_NO ? 1 : fix->count; /* once mended, the other ways to it find nothing */
         if (vr_report(ctx, VR_P_L2E_ZERO_UNALIGNED, &f) == VR_FIX) {
             vr_store64(word, plain_zero(ctx));
-            VR_TRY(vr_plan_write(ctx, VR_EPOCH_POINTER, fix->host, word, 8));
+            VR_TRY(vr_plan_in_place(ctx, VR_EPOCH_POINTER, fix->host, word, 8));
             continue;
         }
         w->active = fix->root == VR_ROOT_ACTIVE;

@@ -11,6 +11,7 @@
  * Skipped where the earlier passes saw that no flag can be wrong: every entry has COPIED, every refcount in use is 1.
  */
 #include "check.h"
+#include "fix.h"
 
 struct copied {
     struct vr_ctx *ctx;
@@ -78,8 +79,8 @@ static enum vr_status write_l1(struct copied *c)
     c->lo = c->hi = 0;
     if (n == 0)
         return VR_OK;
-    return vr_plan_write(c->ctx, VR_EPOCH_COPIED, c->ctx->img->h.l1_offset + first * 8,
-                         c->piece + (first - c->piece_first) * 8, (uint32_t)n * 8);
+    return vr_plan_in_place(c->ctx, VR_EPOCH_COPIED, c->ctx->img->h.l1_offset + first * 8,
+                            c->piece + (first - c->piece_first) * 8, (uint32_t)n * 8);
 }
 
 /* Entries of a cluster are written together: there may be millions of them. */
@@ -196,7 +197,7 @@ static enum vr_status check_table(struct copied *c, const struct vr_block *b)
     }
     if (lo >= hi)
         return VR_OK;
-    return vr_plan_write(ctx, VR_EPOCH_COPIED, b->offset + lo, b->data + lo, (uint32_t)(hi - lo));
+    return vr_plan_in_place(ctx, VR_EPOCH_COPIED, b->offset + lo, b->data + lo, (uint32_t)(hi - lo));
 }
 
 /* Part of the L1 table is said to be something else as well, and does not read as part of an L1 table. */

@@ -13,6 +13,8 @@ uint64_t vr_room_base(const struct vr_ctx *ctx);
 enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset) VR_CHECKED;
 /* Make the file at least this long. Refused where it cannot be. */
 enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size) VR_CHECKED;
+/* As vr_plan_write(), of entries that the end of the file may cut: the file then gets as long as they are. */
+enum vr_status vr_plan_in_place(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len) VR_CHECKED;
 
 /* ---- rebuild.c ------------------------------------------------------------------------------------------- */
 

@@ -34,6 +34,12 @@ enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size)
     return VR_OK;
 }
 
+enum vr_status vr_plan_in_place(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
+{
+    VR_TRY(vr_grow_file(ctx, offset + len));
+    return vr_plan_write(ctx, epoch, offset, buf, len);
+}
+
 /* Behind the end of a file; on a device, behind everything in use, which pass 6 knows. */
 uint64_t vr_room_base(const struct vr_ctx *ctx)
 {
