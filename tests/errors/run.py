@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,10 +97,16 @@ def no_kvm_device(lab):
     expect(lab, done, 1, "/dev/kvm.*--accel=process")
 
 
-def kvm_device_without_permission(lab):
+def as_nobody(lab, mode):
+    """With a copy of the program: nobody may not be let into the tree."""
     lab.dir.chmod(0o777)
-    lab.image.chmod(0o666)
-    done = lab.repair(prefix=('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'), accel='kvm')
+    lab.image.chmod(mode)
+    lab.tool = shutil.copy(lab.tool, lab.dir)
+    return ('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups')
+
+
+def kvm_device_without_permission(lab):
+    done = lab.repair(prefix=as_nobody(lab, 0o666), accel='kvm')
     expect(lab, done, 1, "/dev/kvm.*Permission denied")
 
 
@@ -109,9 +116,7 @@ def kvm_device_that_is_none(lab):
 
 
 def image_of_another_owner_read_only(lab):
-    lab.dir.chmod(0o755)
-    lab.image.chmod(0o444)
-    done = lab.repair(prefix=('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'))
+    done = lab.repair(prefix=as_nobody(lab, 0o444))
     expect(lab, done, 1, 'Permission denied')
 
 

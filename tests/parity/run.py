@@ -110,7 +110,8 @@ def main():
     program = [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={args.accel}', '--max-messages=100000']
     names = sorted(n for n in os.listdir(ROOT / 'tests' / 'cases') if fnmatch.fnmatch(n, args.filter))
     work = tempfile.mkdtemp(prefix='vol-repair-parity-')
-    count = {'same': 0, 'intended': 0, 'failed': 0}
+    count = {'same': 0, 'intended': 0, 'failed': 0, 'skipped': 0}
+    version = subprocess.run(['qemu-img', '--version'], capture_output=True, text=True, check=True).stdout.split()[2]
     try:
         with concurrent.futures.ProcessPoolExecutor() as pool:
             for name, results in pool.map(compare_case, names, [program] * len(names), [work] * len(names)):
@@ -120,14 +121,16 @@ def main():
                     count[verdict] += 1
                     if verdict == 'failed':
                         print(f'FAIL {name} [{what}]: {difference or "is meant to differ, and does not: " + why}')
-        for words, difference in [] if args.filter != '*' else options.compare(program[:-1], Path(work)):
-            count['failed' if difference else 'same'] += 1
+        for words, difference, skipped in [] if args.filter != '*' else options.compare(program[:-1], Path(work), version):
+            count['failed' if difference else 'skipped' if skipped else 'same'] += 1
+            if skipped:
+                print(f'SKIP [{words}]: {skipped}')
             if difference:
                 print(f'FAIL [{words}]: {difference}')
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(f"{count['intended']} runs are meant to differ")
-    print(f"{count['same']} passed, {count['failed']} failed, 0 skipped")
+    print(f"{count['same']} passed, {count['failed']} failed, {count['skipped']} skipped")
     return 1 if count['failed'] else 0
 
 

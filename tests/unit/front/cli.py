@@ -46,6 +46,8 @@ class Cli(unittest.TestCase):
         os.makedirs(os.path.join(cls.base, "bin"))
         cls.named = os.path.join(cls.base, "bin", "qemu-img")
         os.symlink(PROGRAM, cls.named)
+        # For another user, who may not be let into the tree.
+        cls.copy = shutil.copy(PROGRAM, os.path.join(cls.base, "bin", "vol-repair"))
 
     @classmethod
     def tearDownClass(cls):
@@ -97,6 +99,10 @@ class Cli(unittest.TestCase):
     # ---- in place of qemu-img check -----------------------------------------------------------------------
 
     def test_usage(self):
+        version = self.run_tool(["qemu-img", "--version"]).stdout.split()[2]
+        if not version.startswith("7.2"):
+            print(f"SKIP test_usage: qemu-img is {version} here, and our lines are those of 7.2", file=sys.stderr)
+            self.skipTest("another qemu-img")
         for args in ([], ["clean", "bad"], ["-r"], ["-r", "foo", "clean"], ["--output=xml", "clean"], ["-f"],
                      ["-T", "bad", "clean"], ["--foo", "clean"], ["-U", "-r", "all", "clean"], [""],
                      ["--image-opts", "-f", "qcow2", "clean"]):
@@ -231,7 +237,7 @@ class Cli(unittest.TestCase):
             for path in (self.dir, self.path("bad")):
                 os.chown(path, 65534, 65534)
         for args in (["--mode=all"], ["--mode=undo"]):
-            done = subprocess.run([PROGRAM, "--accel=process", *args, self.path("bad")], env=environment, check=False,
+            done = subprocess.run([self.copy, "--accel=process", *args, self.path("bad")], env=environment, check=False,
                                   capture_output=True, cwd="/", **user)
             self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.read("bad"), before)
@@ -330,4 +336,7 @@ class Cli(unittest.TestCase):
 if ACCEL == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
     print("SKIP: /dev/kvm cannot be used here")
     sys.exit(77)
-unittest.main(argv=[sys.argv[0]] + sys.argv[3:])
+got = unittest.main(argv=[sys.argv[0]] + sys.argv[3:], exit=False).result
+bad, skipped = len({str(test) for test, _ in got.failures + got.errors}), len(got.skipped)
+print(f"{got.testsRun - bad - skipped} passed, {bad} failed, {skipped} skipped")
+sys.exit(not got.wasSuccessful())
