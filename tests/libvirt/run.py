@@ -63,6 +63,8 @@ def main():
     from common import Skip
     libvirt.registerErrorHandler(lambda *_: None, None)
     signal.signal(signal.SIGALRM, out_of_time)
+    # Where SIGINT is ignored, as for a job in the background, programs that are started here would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     counts = {'passed': 0, 'failed': 0, 'skipped': 0}
     for name, function in find_tests(args.words):

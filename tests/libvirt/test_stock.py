@@ -121,29 +121,49 @@ def test_daemon_restart(t):
             exercise(conn, 'default')
 
 
-def test_session_daemon(t):
-    """The same as an ordinary user: a session daemon, with directories of its own."""
+def in_a_session(t, settings, body):
+    """Runs body as nobody, with a session daemon; it prints 'session: UID' at its end."""
     if os.geteuid() != 0:
         raise Skip('the other tests are this one where they do not run as root')
     nobody = pwd.getpwnam('nobody')
-    helper = t.script('clean')
+    become = ['setpriv', f'--reuid={nobody.pw_uid}', f'--regid={nobody.pw_gid}', '--clear-groups']
+    if subprocess.run([*become, 'test', '-r', LAB], check=False, cwd='/').returncode != 0:
+        raise Skip(f'nobody may not read {LAB.parent}')
     script = f'''
 import sys
 sys.path.insert(0, {str(LAB.parent)!r})
 import os
-from common import connection, control, create_from, jobs, repair, wait_for_state
+from common import connection, control, create_from, jobs, leak, make_image, qemu_check, refresh, repair, wait_for_state
 from lab import Lab
-with Lab({str(t.build)!r}, settings={{'helper': {str(helper)!r}}}) as lab, connection(lab) as conn:
-    assert lab.virsh('vol-create-as', 'default', 'disk.qcow2', '1M', '--format', 'qcow2').returncode == 0
-    argv = repair(conn, 'disk.qcow2', 'all')['argv']
-    assert f"--report={{lab.dir}}/run/vol-repair/reports/job-1-disk.qcow2.json" in argv, argv
-    assert create_from(conn, 'disk.qcow2', 'check').name() == 'disk.qcow2.repair-check.json'
-    wait_for_state(conn, 'done')
-    assert len(jobs(conn)) == 2
+with Lab({str(t.build)!r}, settings={settings!r}) as lab, connection(lab) as conn:
+{body}
     print('session:', os.geteuid())
 '''
     env = {k: v for k, v in os.environ.items() if not k.startswith('XDG_')}
-    done = subprocess.run(['setpriv', f'--reuid={nobody.pw_uid}', f'--regid={nobody.pw_gid}', '--clear-groups',
-                           sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    done = subprocess.run([*become, sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           env={**env, 'HOME': '/nonexistent'}, cwd='/', check=False)
     assert done.returncode == 0 and f'session: {nobody.pw_uid}' in done.stdout, done.stdout
+
+
+def test_session_daemon(t):
+    """The same as an ordinary user: a session daemon, with directories of its own."""
+    in_a_session(t, {'helper': str(t.script('clean'))}, '''
+    assert lab.virsh('vol-create-as', 'default', 'disk.qcow2', '1M', '--format', 'qcow2').returncode == 0
+    argv = repair(conn, 'disk.qcow2', 'all')['argv']
+    assert f"--report={lab.dir}/run/vol-repair/reports/job-1-disk.qcow2.json" in argv, argv
+    assert create_from(conn, 'disk.qcow2', 'check').name() == 'disk.qcow2.repair-check.json'
+    wait_for_state(conn, 'done')
+    assert len(jobs(conn)) == 2''')
+
+
+def test_session_repairs(t):
+    """The real program without any right; by the process accelerator, since KVM is not every user's."""
+    in_a_session(t, {'accel': 'process'}, '''
+    path = make_image(lab, 'disk.qcow2')
+    leak(path, 10)
+    refresh(lab)
+    report = repair(conn, 'disk.qcow2', 'leaks')
+    assert report['verdict'] == 'repaired' and report['leaks-fixed'] == 10, report
+    assert qemu_check(path).get('leaks', 0) == 0
+    assert repair(conn, 'disk.qcow2', 'undo')['verdict'] == 'undone'
+    assert qemu_check(path)['leaks'] == 10''')
