@@ -150,15 +150,15 @@ enum vr_status commit_run(struct child *c)
     tell(c, 0, 0, bytes);
     err = write_image(c);
     if (err) {
-        int undone = vmm_undo_rollback(c->cfg->image_fd, journal);
+        int undone = vmm_undo_rollback(c->cfg->image_fd, journal, false);
         tell(c, undone ? 3 : 2, err, bytes);
         /* What became of the image is the front's to say: where we could not roll back, it tries again. */
         child_fail(c, VMM_FAIL_WRITE, err, "");
     }
-    /* Without its trailer the journal says "cut": the sectors decide then, which is safe as well. */
-    (void)journal_finish(journal, bytes, c->cfg->image_fd, c->overlay.size);
+    /* Without its trailer the sectors alone say whether the commit was cut: the repair stands. */
+    err = journal_finish(journal, bytes, c->cfg->image_fd, c->overlay.size);
     overlay_drop(&c->overlay);
-    tell(c, 1, 0, bytes);
+    tell(c, 1, err, bytes);
     atomic_store(&c->committing, false);
     return VR_OK;
 }

@@ -42,13 +42,22 @@ static void stop_set(sigset_t *set)
         sigaddset(set, stop_signals[i]);
 }
 
-int signals_open(void)
+void signals_block(void)
+{
+    sigset_t set;
+
+    stop_set(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+/* A descriptor that becomes readable with them. */
+static int signals_open(void)
 {
     sigset_t set;
 
     signal(SIGPIPE, SIG_IGN);
+    signals_block();
     stop_set(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 

@@ -143,9 +143,14 @@ bool user_choose(const char *text, struct vmm_config *cfg, GError **error);
 
 struct undofile {
     char *path; /* the journal */
-    int fd;
-    bool have_older; /* the previous journal waits beside it */
+    int fd;     /* locked */
 };
+
+/*
+ * A journal that is there, locked; write: to change, move or remove it. -1 and errno: EBUSY where another run has it,
+ * EINVAL where it is no regular file.
+ */
+int undofile_open(const char *path, bool write);
 
 /* Default place for this image: made 0700 if missing when `create`. Free with g_free. */
 char *undofile_default_path(const struct image *img, bool create, GError **error);
@@ -156,9 +161,9 @@ void undofile_keep(struct undofile *uf);
 /* Nothing was committed: removes the journal and puts the older one back. Closes. */
 void undofile_discard(struct undofile *uf);
 void undofile_close(struct undofile *uf);
-/* Removes a journal of which nothing is needed any more, and puts the older one back. */
-void undofile_remove(const char *path);
-/* An unlinked file for the guest's writes, beside the journal or in memory; -1 and errno on failure. */
+/* Removes a journal of which nothing is needed any more, if fd is still the one of that name, and puts the older one back. */
+void undofile_remove(const char *path, int fd);
+/* An unlinked file for the guest's writes, beside the journal; -1 and errno on failure. */
 int overlay_open(const char *journal_path);
 
 /* ---- result.c: what a run came to ------------------------------------------------------------------ */
@@ -301,8 +306,8 @@ void progress_done(struct progress *pr);
 
 /* Runs the guest over the image. What went wrong is in res; false only where nothing could be started. */
 bool front_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error);
-/* Blocks SIGINT, SIGTERM and SIGHUP and gives a descriptor that becomes readable with them. */
-int signals_open(void);
+/* Blocks SIGINT, SIGTERM and SIGHUP. */
+void signals_block(void);
 
 /* ---- job.c: all between the command line and the report ------------------------------------------------ */
 
@@ -311,13 +316,13 @@ bool job_run(struct result *res, struct image *img, struct progress *pr, GError 
 
 /* ---- recover.c: rolling back, in plain host code ------------------------------------------------------ */
 
-/* Whether path is a regular file that is a journal, or empty. */
-bool recover_is_journal(const char *path);
+/* Whether it is a journal, or an empty file. */
+bool recover_is_journal(int fd);
 /* --mode=undo. */
 bool recover_undo(struct result *res, const struct image *img, const char *journal, GError **error);
 /*
- * A run that was cut in its commit left a journal. repair: rolls it back and sets *rolled_back.
- * Check: only sets *cut. No journal, or one of a whole commit: nothing.
+ * A commit or an undo that was cut left a journal: sets *cut. repair: rolls it back first. No journal, or one of a whole
+ * commit: nothing.
  */
 bool recover_cut(const struct image *img, const char *journal, bool repair, bool *cut, GError **error);
 

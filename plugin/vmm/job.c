@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "front.h"
+#include "undo.h"
 
 static bool check_format(const struct options *opt, enum format_kind *kind, GError **error)
 {
@@ -28,27 +29,47 @@ static bool handle_cut(const struct options *opt, struct image *img, const char 
     if (!recover_cut(img, journal, repair, &cut, error))
         return false;
     if (cut && repair) {
-        fprintf(stderr, "%s: an earlier repair of '%s' was interrupted; it was rolled back first\n", g_get_prgname(),
-                options_shown_name(opt));
+        fprintf(stderr, "%s: an earlier repair or undo of '%s' was interrupted; it was rolled back first\n",
+                g_get_prgname(), options_shown_name(opt));
         return image_measure(img, opt, error);
     }
     if (cut)
         fprintf(stderr,
-                "%s: an earlier repair of '%s' was interrupted while it wrote; the next repair, or --mode=undo, rolls "
-                "it back\n",
+                "%s: an earlier repair or undo of '%s' was interrupted while it wrote; the next repair, or --mode=undo, "
+                "rolls it back\n",
                 g_get_prgname(), options_shown_name(opt));
     return true;
 }
 
-/* The child is gone in the middle of its commit: what it left behind is undone at once. */
+/* Whether the child ended in good order and said what became of its commit. */
+static bool is_settled(const struct result *res, bool ok)
+{
+    return ok && res->commit_begun == res->commit_ended && !(res->commit_ended && res->commit.state == 3);
+}
+
+/*
+ * The child is gone, and its last words may be lost: how far it had come, its journal says. What was cut is undone at once,
+ * and all of it written again: a sync that failed leaves the page cache in no relation to the disk.
+ */
 static void mend_cut(struct result *res, const struct image *img, const struct undofile *uf)
 {
-    g_autoptr(GError) error = NULL;
+    struct vmm_undo u;
+    int err = -vmm_undo_probe(img->fd, uf->fd, &u);
 
-    if (!res->commit_begun || (res->commit_ended && res->commit.state != 3))
+    if (!err && !u.whole && !res->commit_begun)
         return;
-    if (!recover_cut(img, uf->path, true, &res->rolled_back, &error))
-        fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
+    res->commit_begun = true;
+    if (!err && u.whole && u.finished) {
+        res->commit_ended = true;
+        res->commit.state = 1;
+        res->commit.bytes_journal = u.end;
+        return;
+    }
+    err = err ? err : -vmm_undo_rollback(img->fd, uf->fd, true);
+    res->rolled_back = !err;
+    if (err)
+        fprintf(stderr, "%s: Could not roll back from the undo journal '%s' (it still holds everything): %s\n",
+                g_get_prgname(), uf->path, g_strerror(err));
 }
 
 static void settle_journal(struct result *res, struct undofile *uf)
@@ -56,9 +77,12 @@ static void settle_journal(struct result *res, struct undofile *uf)
     if (res->image_changed) {
         res->undo_path = g_strdup(uf->path);
         res->undo_bytes = res->commit.bytes_journal;
+        if (result_committed(res) && res->commit.error)
+            fprintf(stderr,
+                    "%s: the end of the undo journal '%s' could not be written (%s): an undo will not see what the guest "
+                    "has changed since\n",
+                    g_get_prgname(), uf->path, g_strerror(res->commit.error));
         undofile_keep(uf);
-    } else if (res->rolled_back) {
-        undofile_close(uf); /* the journal went with the rollback */
     } else {
         undofile_discard(uf);
     }
@@ -74,7 +98,8 @@ static bool run_repair(struct result *res, const struct image *img, const char *
     if (!undofile_create(&uf, journal, img, error))
         return false;
     ok = front_run(res, img, &uf, pr, &local);
-    mend_cut(res, img, &uf);
+    if (!is_settled(res, ok))
+        mend_cut(res, img, &uf);
     result_conclude_image(res);
     if (ok)
         result_conclude(res);

@@ -104,12 +104,15 @@ static int write_header(struct writer *w)
     return put(w, &h, sizeof(h));
 }
 
+/* And the room of the trailer, which is written when the image is: the disk may be full by then. */
 static int write_end(struct writer *w)
 {
+    static const struct vmm_journal_trailer room;
     struct vmm_journal_end end = {.magic = VMM_END_MAGIC, .records = w->records, .sectors = w->sectors};
 
     end.crc = crc32c(0, &end, sizeof(end));
-    return put(w, &end, sizeof(end));
+    int err = put(w, &end, sizeof(end));
+    return err ? err : pwrite_all(w->fd, &room, sizeof(room), w->at);
 }
 
 int journal_write(int fd, const struct vmm_config *cfg, struct overlay *ov, uint64_t *bytes)

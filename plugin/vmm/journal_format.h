@@ -8,7 +8,9 @@
  *
  * A sector that changes twice (the header's: corrupt bit set, later cleared) has two records with the same old bytes.
  * No valid end mark: the journal was cut while it was written, so the image was not touched.
- * No valid trailer: the commit was cut; each sector is the old one or one of the new ones.
+ * Its room is written with the end mark, so that a full disk cannot be what it is missing for.
+ * No valid trailer: the commit was cut, or only its trailer was; each sector is the old one or one of the new ones.
+ * With the other magic: an undo has begun to put the old bytes back.
  */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
@@ -20,6 +22,7 @@
 #define VMM_RECORD_MAGIC    0x44524352u /* "RCRD" */
 #define VMM_END_MAGIC       0x444e4556u /* "VEND" */
 #define VMM_TRAILER_MAGIC   0x454e4f44u /* "DONE" */
+#define VMM_UNDOING_MAGIC   0x4f444e55u /* "UNDO": the same trailer, once an undo has begun */
 
 #define VMM_SECTOR          512u
 #define VMM_RECORD_SECTORS  2048u /* most in one record */

@@ -1,39 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* recover.c: rolls an image back from its undo journal, when asked to, or after a repair that was cut. */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "front.h"
 #include "undo.h"
 
-/* -1 and errno. O_NONBLOCK: a FIFO of this name must not hang us. */
-static int open_journal(const char *path)
+bool recover_is_journal(int fd)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
 
-    if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) {
-        close(fd);
-        errno = EINVAL;
-        return -1;
-    }
-    return fd;
-}
-
-bool recover_is_journal(const char *path)
-{
-    int fd = open_journal(path);
-    struct stat st;
-    bool is;
-
-    if (fd < 0)
-        return false;
-    is = vmm_undo_is_journal(fd) || (fstat(fd, &st) == 0 && st.st_size == 0);
-    close(fd);
-    return is;
+    return vmm_undo_is_journal(fd) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0);
 }
 
 static bool failed(GError **error, const char *what, const char *path, int err)
@@ -70,11 +49,13 @@ bool recover_undo(struct result *res, const struct image *img, const char *journ
 {
     struct vmm_undo u;
     char *text;
-    int fd = open_journal(journal);
+    int fd = undofile_open(journal, true);
     int err;
 
     if (fd < 0)
         return failed(error, "open the undo journal", journal, errno);
+    /* Who wants to stop waits: half of an undo is worse than a whole one. */
+    signals_block();
     err = -vmm_undo_apply(img->fd, fd, &u);
     text = err ? NULL : refusal(fd, &u, journal);
     close(fd);
@@ -92,38 +73,51 @@ bool recover_undo(struct result *res, const struct image *img, const char *journ
     return true;
 }
 
-/* ---- after a repair that was cut ------------------------------------------------------------------------ */
+/* ---- after a commit or an undo that was cut ------------------------------------------------------------------ */
 
-/* Puts the image right after a repair that was never finished, and the journal away. */
-static bool settle_unfinished(const struct image *img, const char *journal, int fd, const struct vmm_undo *u,
-                              GError **error)
+/* Of two copies of an image, each may fit the other's journal: only the one it was made for makes it useless. */
+static bool is_of(const struct vmm_undo *u, const struct image *img)
 {
-    int err = u->state == VMM_UNDO_READY ? -vmm_undo_rollback(img->fd, fd) : 0;
+    char name[sizeof(u->image_name)];
+
+    g_strlcpy(name, img->real_path, sizeof(name));
+    return strcmp(name, u->image_name) == 0;
+}
+
+/* Puts the image right, and the journal away. */
+static bool settle(const struct image *img, const char *journal, int fd, const struct vmm_undo *u, GError **error)
+{
+    bool original = u->state == VMM_UNDO_ORIGINAL && (!u->finished || u->undoing);
+    bool roll_back = original || vmm_undo_is_cut(u);
+    int err = roll_back ? -vmm_undo_rollback(img->fd, fd, true) : 0;
 
     if (err)
         return failed(error, "roll back from the undo journal (it still holds everything)", journal, err);
-    /* Rolled back now or before, or cut before the first write: of no more use. Others are put aside, not lost. */
-    if (u->state == VMM_UNDO_READY || u->state == VMM_UNDO_ORIGINAL || u->state == VMM_UNDO_EMPTY)
-        undofile_remove(journal);
+    /* Rolled back, or cut before the first write: of no more use. Others are put aside, not lost. */
+    if (!u->whole || (roll_back && is_of(u, img)))
+        undofile_remove(journal, fd);
     return true;
 }
 
 bool recover_cut(const struct image *img, const char *journal, bool repair, bool *cut, GError **error)
 {
     struct vmm_undo u;
-    int fd = recover_is_journal(journal) && !image_is_file(img, journal) ? open_journal(journal) : -1;
+    int fd = image_is_file(img, journal) ? -1 : undofile_open(journal, repair);
     bool ok = true;
     int err;
 
     *cut = false;
+    /* What is no journal is refused where one is to be made. */
     if (fd < 0)
-        return true;
-    err = -vmm_undo_probe(img->fd, fd, &u);
-    if (err)
-        ok = !repair || failed(error, "read the undo journal", journal, err);
-    else if (!u.finished && repair)
-        ok = settle_unfinished(img, journal, fd, &u, error);
-    *cut = !err && ok && !u.finished && u.state == VMM_UNDO_READY;
+        return !repair || errno != EBUSY || failed(error, "use the undo journal", journal, errno);
+    if (recover_is_journal(fd)) {
+        err = -vmm_undo_probe(img->fd, fd, &u);
+        if (err)
+            ok = !repair || failed(error, "read the undo journal", journal, err);
+        else if (repair)
+            ok = settle(img, journal, fd, &u, error);
+        *cut = !err && ok && vmm_undo_is_cut(&u);
+    }
     close(fd);
     return ok;
 }

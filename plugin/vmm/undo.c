@@ -103,7 +103,7 @@ static int walk(int fd, struct vmm_undo *u, bool *whole, visit_fn *visit, void *
 /* What the journal knows of each sector, one entry for each record that holds it. */
 struct known {
     uint64_t sector;
-    uint32_t old_crc, new_crc;
+    uint32_t epoch, old_crc, new_crc;
 };
 
 struct compare {
@@ -127,6 +127,7 @@ static int collect(void *arg, const struct record *r)
     for (uint32_t i = 0; i < r->head.sectors; i++) {
         struct known *k = &c->known[c->count++];
         k->sector = r->head.offset / VMM_SECTOR + i;
+        k->epoch = r->head.epoch;
         k->old_crc = crc32c(0, r->payload + (size_t)i * VMM_SECTOR, VMM_SECTOR);
         memcpy(&k->new_crc, r->payload + (size_t)r->head.sectors * VMM_SECTOR + i * sizeof(uint32_t), sizeof(uint32_t));
     }
@@ -135,13 +136,15 @@ static int collect(void *arg, const struct record *r)
 
 static int by_sector(const void *a, const void *b)
 {
-    uint64_t x = ((const struct known *)a)->sector, y = ((const struct known *)b)->sector;
+    const struct known *x = a, *y = b;
 
-    return (x > y) - (x < y);
+    return x->sector != y->sector ? (x->sector > y->sector) - (x->sector < y->sector)
+                                  : (x->epoch > y->epoch) - (x->epoch < y->epoch);
 }
 
 struct tally {
-    uint64_t old, new, neither;
+    uint64_t old, new, neither; /* a sector is one of these */
+    uint64_t unfinished;        /* not what the last epoch that names it left */
 };
 
 /* Judge the sectors of the image, in ascending order; several entries may speak of one sector. */
@@ -157,11 +160,13 @@ static int judge(struct compare *c, struct tally *t)
         if (err)
             return err;
         uint32_t crc = crc32c(0, sector, sizeof(sector));
-        bool is_old = false, is_new = false;
+        bool is_old = false, is_new = false, is_last = false;
         for (; i < c->count && c->known[i].sector == s; i++) {
             is_old |= crc == c->known[i].old_crc;
-            is_new |= crc == c->known[i].new_crc;
+            is_last = crc == c->known[i].new_crc;
+            is_new |= is_last;
         }
+        t->unfinished += !is_last;
         t->old += is_old;
         t->new += is_new && !is_old;
         t->neither += !is_old && !is_new;
@@ -190,7 +195,8 @@ static enum vmm_undo_state decide(const struct vmm_undo *u, const struct tally *
         return VMM_UNDO_CHANGED;
     if (t->new == 0 && size == u->size_before)
         return VMM_UNDO_ORIGINAL;
-    if (u->finished && S_ISREG(st->st_mode) &&
+    /* An undo that was cut has changed the image itself. */
+    if (u->finished && !(u->undoing && !u->complete) && S_ISREG(st->st_mode) &&
         (st->st_mtim.tv_sec != u->mtime_seconds || (uint64_t)st->st_mtim.tv_nsec != u->mtime_nanoseconds))
         return VMM_UNDO_CHANGED;
     return VMM_UNDO_READY;
@@ -201,7 +207,8 @@ static int read_trailer(int fd, struct vmm_undo *u)
     struct vmm_journal_trailer t;
     int err = pread_zeros(fd, &t, sizeof(t), u->end);
 
-    u->finished = !err && t.magic == VMM_TRAILER_MAGIC && t.size == u->size_after &&
+    u->undoing = t.magic == VMM_UNDOING_MAGIC;
+    u->finished = !err && (u->undoing || t.magic == VMM_TRAILER_MAGIC) && t.size == u->size_after &&
                   t.crc == crc_without(&t, sizeof(t), offsetof(struct vmm_journal_trailer, crc));
     u->mtime_seconds = t.mtime_seconds;
     u->mtime_nanoseconds = t.mtime_nanoseconds;
@@ -215,7 +222,7 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     struct tally t = {0};
     struct stat st;
     uint64_t size = 0;
-    bool valid, whole = false;
+    bool valid;
 
     *u = (struct vmm_undo){.state = VMM_UNDO_EMPTY};
     int err = read_header(journal_fd, &h, &valid);
@@ -225,11 +232,12 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     u->size_after = h.size_after;
     u->mode = h.mode;
     memcpy(u->image_name, h.image_name, sizeof(u->image_name));
-    err = walk(journal_fd, u, &whole, collect, &c);
-    if (!err && whole) {
+    err = walk(journal_fd, u, &u->whole, collect, &c);
+    if (!err && u->whole) {
         err = read_trailer(journal_fd, u);
         err = err ? err : image_size(image_fd, &size, &st);
         err = err ? err : judge(&c, &t);
+        u->complete = !err && t.unfinished == 0 && size == u->size_after;
         if (!err)
             u->state = decide(u, &t, size, &st);
     }
@@ -237,12 +245,41 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     return err;
 }
 
+bool vmm_undo_is_cut(const struct vmm_undo *u)
+{
+    return u->state == VMM_UNDO_READY && !u->complete && (!u->finished || u->undoing);
+}
+
 /* ---- rolling back -------------------------------------------------------------------------------------------- */
 
 struct restore {
     int image_fd;
     uint64_t size_before;
+    bool again;
 };
+
+/* What was never written needs no space now either: the disk may be full, which may be why we are here. */
+static bool is_hole(int fd, const uint8_t *old, uint64_t n, uint64_t offset)
+{
+    if (old[0] || memcmp(old, old + 1, n - 1) != 0)
+        return false;
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+    return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
+}
+
+/* Whether these bytes of the image need not be written. */
+static int is_restored(const struct restore *to, const uint8_t *old, uint64_t n, uint64_t offset, bool *restored)
+{
+    uint8_t now[VMM_SECTOR];
+
+    if (to->again) {
+        *restored = is_hole(to->image_fd, old, n, offset);
+        return 0;
+    }
+    int err = pread_zeros(to->image_fd, now, n, offset);
+    *restored = !err && memcmp(now, old, n) == 0;
+    return err;
+}
 
 /* Records of one sector hold the same old bytes, so their order does not matter. */
 static int restore_record(void *arg, const struct record *r)
@@ -254,20 +291,23 @@ static int restore_record(void *arg, const struct record *r)
         return 0;
     if (len > to->size_before - r->head.offset)
         len = to->size_before - r->head.offset;
-    /* What was never written needs no space now either: the disk may be full, which may be why we are here. */
-    for (uint64_t at = 0; at < len; at += VMM_SECTOR) {
-        uint8_t now[VMM_SECTOR];
+    uint64_t from = 0, at = 0;
+    int err = 0;
+    /* Neighbours are written together: from..at are those that wait. */
+    while (!err && at < len) {
         uint64_t n = len - at < VMM_SECTOR ? len - at : VMM_SECTOR;
-        int err = pread_zeros(to->image_fd, now, n, r->head.offset + at);
-        if (!err && memcmp(now, r->payload + at, n) != 0)
-            err = pwrite_all(to->image_fd, r->payload + at, n, r->head.offset + at);
-        if (err)
-            return err;
+        bool restored = false;
+        err = is_restored(to, r->payload + at, n, r->head.offset + at, &restored);
+        if (!err && restored) {
+            err = pwrite_all(to->image_fd, r->payload + from, at - from, r->head.offset + from);
+            from = at + n;
+        }
+        at += n;
     }
-    return 0;
+    return err ? err : pwrite_all(to->image_fd, r->payload + from, at - from, r->head.offset + from);
 }
 
-int vmm_undo_rollback(int image_fd, int journal_fd)
+int vmm_undo_rollback(int image_fd, int journal_fd, bool again)
 {
     struct vmm_journal_header h;
     struct vmm_undo u;
@@ -278,7 +318,7 @@ int vmm_undo_rollback(int image_fd, int journal_fd)
 
     if (err || !valid)
         return err ? err : -EBADMSG;
-    struct restore to = {.image_fd = image_fd, .size_before = h.size_before};
+    struct restore to = {.image_fd = image_fd, .size_before = h.size_before, .again = again};
     err = walk(journal_fd, &u, &whole, restore_record, &to);
     if (!err && !whole)
         err = -EBADMSG; /* what came back broken cannot have been put back whole */
@@ -290,11 +330,27 @@ int vmm_undo_rollback(int image_fd, int journal_fd)
     return err;
 }
 
+/* Durable before the first old byte is: the time of the image's last change will not be the trailer's any more. */
+static int mark_undoing(int fd, const struct vmm_undo *u)
+{
+    struct vmm_journal_trailer t = {.magic = VMM_UNDOING_MAGIC, .size = u->size_after,
+                                    .mtime_seconds = u->mtime_seconds, .mtime_nanoseconds = u->mtime_nanoseconds};
+
+    if (!u->finished || u->undoing)
+        return 0;
+    t.crc = crc32c(0, &t, sizeof(t));
+    int err = pwrite_all(fd, &t, sizeof(t), u->end);
+    return !err && fdatasync(fd) < 0 ? -errno : err;
+}
+
 int vmm_undo_apply(int image_fd, int journal_fd, struct vmm_undo *u)
 {
     int err = vmm_undo_probe(image_fd, journal_fd, u);
 
-    if (err || u->state != VMM_UNDO_READY)
+    if (err || (u->state != VMM_UNDO_READY && u->state != VMM_UNDO_ORIGINAL))
         return err;
-    return vmm_undo_rollback(image_fd, journal_fd);
+    if (u->state == VMM_UNDO_READY)
+        err = mark_undoing(journal_fd, u);
+    /* The first write of all must show that one was made: until then the image's time still counts. */
+    return err ? err : vmm_undo_rollback(image_fd, journal_fd, !(u->finished && u->complete));
 }

@@ -21,7 +21,10 @@ enum vmm_undo_state {
 
 struct vmm_undo {
     enum vmm_undo_state state;
-    bool finished;         /* the commit was completed; false with READY: it was cut */
+    bool whole;            /* durable as far as a commit needs it; false: the image was not touched */
+    bool finished;         /* it has its trailer: the commit was completed */
+    bool undoing;          /* and an undo began since */
+    bool complete;         /* every sector is what the commit left, and so is the length */
     uint64_t records;
     uint64_t bytes;        /* of the image that the journal holds */
     uint64_t size_before, size_after; /* of the image */
@@ -36,13 +39,18 @@ struct vmm_undo {
 bool vmm_undo_is_journal(int journal_fd);
 /* Reads the journal, compares it with the image, changes nothing. 0, or -errno where either cannot be read. */
 int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u);
+/* Of what was probed: a commit, or an undo, that ended halfway. A commit that lacks its trailer alone is not one. */
+bool vmm_undo_is_cut(const struct vmm_undo *u);
 /*
- * Probes; where the state is READY, writes all old bytes back and restores the old length, durably.
- * 0 (u->state says whether anything was to be done), or -errno; after a failed write the journal still holds
- * everything, and the call can be repeated.
+ * Probes; where the state is READY or ORIGINAL, writes all old bytes back and restores the old length, durably. (What
+ * reads as the old bytes may be so in the page cache alone.) 0, or -errno; after a failure the journal still holds
+ * everything and says that an undo has begun, and the call can be repeated. The journal is open for writing.
  */
 int vmm_undo_apply(int image_fd, int journal_fd, struct vmm_undo *u);
-/* The same for the writer of the journal, which knows the image: no comparison, so that a torn sector is no obstacle. */
-int vmm_undo_rollback(int image_fd, int journal_fd);
+/*
+ * The same for the writer of the journal, which knows the image: no comparison, so that a torn sector is no obstacle.
+ * again: another attempt may have failed, so that what reads as old bytes need not be on the disk: all are written.
+ */
+int vmm_undo_rollback(int image_fd, int journal_fd, bool again);
 
 #endif

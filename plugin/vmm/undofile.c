@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -62,6 +61,39 @@ char *undofile_default_path(const struct image *img, bool create, GError **error
     return g_build_filename(dir, name, NULL);
 }
 
+/*
+ * Another run must not roll back from, move or remove what this one writes or reads: it may be told of the same journal
+ * for another image. The lock lasts as long as anybody has this descriptor, the VMM included.
+ */
+static bool lock(int fd, bool write)
+{
+    struct flock whole = {.l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+
+    /* A file system without locks is no reason to refuse. */
+    return fcntl(fd, F_OFD_SETLK, &whole) == 0 || (errno != EAGAIN && errno != EACCES);
+}
+
+int undofile_open(const char *path, bool write)
+{
+    /* O_NONBLOCK: a FIFO of this name must not hang us. */
+    int fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        if (lock(fd, write))
+            return fd;
+        errno = EBUSY;
+    } else {
+        errno = EINVAL;
+    }
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
 /* A run that was killed may have left an older journal aside. */
 static void settle_older(const char *path)
 {
@@ -75,18 +107,25 @@ static bool put_aside(struct undofile *uf, const struct image *img, GError **err
 {
     g_autofree char *older = older_path(uf->path);
     struct stat st;
+    int fd = undofile_open(uf->path, true);
+    bool ok = true;
 
+    if (fd < 0 && errno == EBUSY)
+        return failed(error, "use the undo journal", uf->path);
     settle_older(uf->path);
-    if (lstat(uf->path, &st) < 0)
-        return errno == ENOENT || failed(error, "look at the undo journal", uf->path);
-    if (image_is_file(img, uf->path) || !recover_is_journal(uf->path)) {
+    if (fd < 0)
+        fd = undofile_open(uf->path, true); /* that may have brought one back */
+    if (lstat(uf->path, &st) < 0) {
+        ok = errno == ENOENT || failed(error, "look at the undo journal", uf->path);
+    } else if (image_is_file(img, uf->path) || !recover_is_journal(fd)) {
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "'%s' exists and is not an undo journal", uf->path);
-        return false;
+        ok = false;
+    } else if (rename(uf->path, older) < 0) {
+        ok = failed(error, "put aside the undo journal", uf->path);
     }
-    if (rename(uf->path, older) < 0)
-        return failed(error, "put aside the undo journal", uf->path);
-    uf->have_older = true;
-    return true;
+    if (fd >= 0)
+        close(fd);
+    return ok;
 }
 
 bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error)
@@ -94,7 +133,7 @@ bool undofile_create(struct undofile *uf, const char *path, const struct image *
     *uf = (struct undofile){.path = g_strdup(path), .fd = -1};
     if (put_aside(uf, img, error)) {
         uf->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (uf->fd >= 0) {
+        if (uf->fd >= 0 && lock(uf->fd, true)) {
             sync_directory(path);
             return true;
         }
@@ -120,24 +159,35 @@ void undofile_keep(struct undofile *uf)
     undofile_close(uf);
 }
 
-void undofile_remove(const char *path)
+/* Whether the journal still has its name: who ignores the locks may have given it to another. */
+static bool is_named(const char *path, int fd)
 {
-    (void)unlink(path);
+    struct stat a, b;
+
+    return lstat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+void undofile_remove(const char *path, int fd)
+{
+    if (is_named(path, fd))
+        (void)unlink(path);
     settle_older(path);
     sync_directory(path);
 }
 
 void undofile_discard(struct undofile *uf)
 {
-    undofile_remove(uf->path);
+    undofile_remove(uf->path, uf->fd);
     undofile_close(uf);
 }
 
 int overlay_open(const char *journal_path)
 {
-    g_autofree char *dir = g_path_get_dirname(journal_path);
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    g_autofree char *path = g_strconcat(journal_path, ".overlay.XXXXXX", NULL);
+    int fd = g_mkstemp_full(path, O_RDWR | O_CLOEXEC, 0600);
 
-    /* Not every file system has unlinked files from the start. */
-    return fd >= 0 ? fd : memfd_create("vol-repair-overlay", MFD_CLOEXEC);
+    /* Not every file system has files without names; memory would not be bounded by --memory. */
+    if (fd >= 0)
+        unlink(path);
+    return fd;
 }

@@ -5,6 +5,7 @@
  * FAIL_INODE: the file; with FAIL_OTHERS=1, every named file but that one. FAIL_CALL: pread, pwrite, fdatasync, fsync, or
  * ioctl, which is about KVM's whatever the file is. FAIL_AFTER: how many calls on that file go well first. FAIL_ERRNO: with
  * which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
+ * FAIL_FORKED=1: only in processes that the program forks, which count for themselves.
  * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk. FAIL_SHORT=1: they do not fail, but
  * do 16 bytes of what they were asked at most.
  */
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,13 +23,18 @@
 
 static char call_name[16];
 static unsigned long inode, after;
-static int error, forever, milliseconds, others, pieces;
+static int error, forever, milliseconds, others, pieces, not_here;
 
 static const char *setting(const char *name)
 {
     const char *value = getenv(name);
 
     return value ? value : "";
+}
+
+static void forked(void)
+{
+    not_here = 0;
 }
 
 /* At once: the VMM forgets its environment. */
@@ -41,6 +48,8 @@ __attribute__((constructor)) static void read_settings(void)
     milliseconds = atoi(setting("FAIL_WAIT"));
     others = *setting("FAIL_OTHERS") != '\0';
     pieces = *setting("FAIL_SHORT") != '\0';
+    not_here = *setting("FAIL_FORKED") != '\0';
+    pthread_atfork(NULL, NULL, forked);
 }
 
 static int is_meant(const char *call, int fd)
@@ -63,7 +72,7 @@ static int should_fail(const char *call, int fd)
 {
     static unsigned long calls;
 
-    if (strcmp(call_name, call) != 0 || pieces || !is_meant(call, fd))
+    if (strcmp(call_name, call) != 0 || pieces || not_here || !is_meant(call, fd))
         return 0;
     unsigned long n = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
     if (n < after || (n > after && !forever))

@@ -6,6 +6,7 @@ run.py --build BUILD. Each test is a function below; its name says what is wrong
 """
 import argparse
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -22,6 +23,8 @@ RECIPE = """image size=64M
 write 0 1M pattern=1
 poke refcount[6] = 0
 poke refcount[9] = 7
+poke refcount[2000] = 1
+poke l1[0].l2[3].copied = 0
 """
 
 
@@ -51,6 +54,11 @@ class Lab:
         env = {'LD_PRELOAD': self.shim, 'FAIL_CALL': call, 'FAIL_AFTER': str(after), 'FAIL_ERRNO': str(error),
                'FAIL_INODE': str(self.image.stat().st_ino)}
         return {**env, 'FAIL_FOREVER': '1'} if forever else env
+
+    def expect_undone(self):
+        done = self.repair(mode='undo')
+        if done.returncode != 0 or self.digest() != self.before:
+            raise AssertionError(f'undo ended with {done.returncode}: {done.stderr[-300:]}')
 
 
 def expect(lab, done, status, words, untouched=True):
@@ -231,8 +239,87 @@ def each_failing_ioctl_of_kvm(lab):
 
 
 def rollback_that_fails_is_tried_again(lab):
-    """In the VMM every write after the first fails, so its rollback does too; the front's own count starts anew."""
-    expect(lab, lab.repair(env=lab.failing('pwrite', 1, errno.EIO, True)), 1, 'rolled back')
+    """In the VMM every write after the first fails, so its rollback does too; the front then can."""
+    expect(lab, lab.repair(env={**lab.failing('pwrite', 1, errno.EIO, True), 'FAIL_FORKED': '1'}), 1, 'rolled back')
+
+
+def flushes_that_fail_for_good(lab):
+    """What the page cache says of the disk then is worth nothing: the journal stays, is named, and puts everything back."""
+    done = lab.repair(env=lab.failing('fdatasync', 0, errno.EIO, True))
+    if done.returncode != 1 or 'the image is partly written' not in done.stderr or 'still holds everything' not in done.stderr:
+        raise AssertionError(f'exit {done.returncode}: {done.stderr[-300:]}')
+    if not (lab.dir / 'undo').exists():
+        raise AssertionError('the journal is gone')
+    for mode in ('all', 'undo'):
+        if 'still holds everything' not in lab.repair(mode=mode, env=lab.failing('pwrite', 0, errno.EIO)).stderr:
+            raise AssertionError(f'{mode} takes what it reads for what is on the disk')
+    lab.expect_undone()
+
+
+def undo_that_fails_can_be_repeated(lab):
+    for call, after in (('pwrite', 0), ('pwrite', 1), ('fdatasync', 0)):
+        if lab.repair().returncode != 0:
+            raise AssertionError('no repair')
+        done = lab.repair(mode='undo', env=lab.failing(call, after, errno.EIO))
+        if done.returncode != 1 or 'still holds everything' not in done.stderr:
+            raise AssertionError(f'{call} {after}: exit {done.returncode}: {done.stderr[-300:]}')
+        lab.expect_undone()
+
+
+def undo_that_is_interrupted_ends_whole(lab):
+    lab.repair()
+    slow = {**lab.failing('pwrite', 0, 0, True), 'FAIL_WAIT': '300'}
+    run = subprocess.Popen([lab.tool, '--mode=undo', f'--undo={lab.dir}/undo', lab.image], stderr=subprocess.PIPE, text=True,
+                           stdout=subprocess.DEVNULL, env={**os.environ, **slow})
+    time.sleep(0.3)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        run.send_signal(number)
+    errors = run.communicate(timeout=30)[1]
+    if run.returncode != 0 or lab.digest() != lab.before:
+        raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
+
+
+def power_cut_before_the_end_of_the_journal(lab):
+    """The repair is whole: a later run must not take it back behind the back of a guest that has run since."""
+    lab.repair()
+    os.truncate(lab.dir / 'undo', (lab.dir / 'undo').stat().st_size - 32)
+    repaired = lab.digest()
+    done = lab.repair(mode='leaks')
+    if done.returncode != 0 or 'interrupted' in done.stderr or lab.digest() != repaired:
+        raise AssertionError(f'exit {done.returncode}: {done.stderr[-300:]}')
+    lab.expect_undone()
+
+
+def end_of_the_journal_that_cannot_be_written(lab):
+    """It has its room from before the commit; a disk that breaks then is told of, and the repair stands."""
+    for after in range(1, 30):
+        done = lab.repair(env={**lab.failing('pwrite', after, errno.EIO), 'FAIL_OTHERS': '1'})
+        if done.returncode == 0:
+            break
+    if 'the end of the undo journal' not in done.stderr:
+        raise AssertionError(f'exit {done.returncode}: {done.stderr[-300:]}')
+    if lab.repair(mode='leaks').returncode != 0 or lab.digest() == lab.before:
+        raise AssertionError('the next run took the repair back')
+    lab.expect_undone()
+
+
+def journal_in_use_by_another_run(lab):
+    with open(lab.dir / 'undo', 'wb') as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        for mode in ('all', 'undo'):
+            expect(lab, lab.repair(mode=mode), 1, "Could not (use|open) the undo journal '.*': Device or resource busy")
+
+
+def journal_of_a_copy(lab):
+    """Of two copies of one image, the repair of the first is cut; that of the second must leave it its journal."""
+    copy = lab.dir / 'copy.qcow2'
+    shutil.copy(lab.image, copy)
+    lab.repair('--test-crash-after=1')
+    if lab.digest() == lab.before or lab.repair(image=copy).returncode != 0:
+        raise AssertionError('the first was not cut, or the second not repaired')
+    done = lab.repair(f'--undo={lab.dir}/undo.1', mode='undo')
+    if done.returncode != 0 or lab.digest() != lab.before:
+        raise AssertionError(f'undo ended with {done.returncode}: {done.stderr[-300:]}')
 
 
 def journal_on_a_full_disk(lab):

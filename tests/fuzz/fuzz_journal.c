@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         HOLD(same(image_fd, image, image_size), "what cannot be rolled back is left alone");
     else if (!err)
         HOLD(fstat(image_fd, &st) == 0 && (uint64_t)st.st_size == u.size_before, "the old length is back");
-    (void)vmm_undo_rollback(image_fd, journal_fd);
+    (void)vmm_undo_rollback(image_fd, journal_fd, true);
     return 0;
 }
 

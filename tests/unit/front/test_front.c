@@ -187,7 +187,7 @@ static void signal_stops(void **state)
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
         struct outcome out;
 
-        close(signals_open());
+        signals_block();
         raise(signals[i]);
         run(&out, FRONT_CHECK, say_aborted);
         assert_true(out.ok);

@@ -196,18 +196,53 @@ static void default_place(void **state)
     assert_string_not_equal(path, other);
 }
 
+/* On the disk of the journal, without a name, and nowhere else: what is in memory counts against --memory. */
 static void overlay(void **state)
 {
     struct place *p = *state;
     int fd = overlay_open(p->journal);
-    int memory = overlay_open("/nonexistent/j");
+    struct stat st, beside;
 
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+    assert_return_code(fstat(fd, &st), 0);
+    assert_return_code(stat(p->dir, &beside), 0);
+    assert_int_equal(st.st_dev, beside.st_dev);
+    assert_int_equal(st.st_nlink, 0);
     close(fd);
-    assert_true(memory >= 0);
-    assert_int_equal(pwrite(memory, "x", 1, 0), 1);
-    close(memory);
+    assert_int_equal(overlay_open("/nonexistent/j"), -1);
+}
+
+/* Of another image's repair, say, which was told of the same journal. */
+static void locked_by_another_run(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf, other;
+    g_autoptr(GError) error = NULL;
+
+    begin(p, &uf);
+    assert_int_equal(undofile_open(p->journal, true), -1);
+    assert_int_equal(undofile_open(p->journal, false), -1);
+    assert_false(undofile_create(&other, p->journal, &p->img, &error));
+    assert_non_null(strstr(error->message, "Could not use the undo journal"));
+    expect_file(p->journal, JOURNAL("new"));
+    undofile_keep(&uf);
+    int fd = undofile_open(p->journal, true);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+/* Whoever ignores the locks may have put another in its place. */
+static void another_is_not_removed(void **state)
+{
+    struct place *p = *state;
+    struct undofile uf;
+
+    begin(p, &uf);
+    assert_return_code(unlink(p->journal), 0);
+    put(p->journal, JOURNAL("another"));
+    undofile_discard(&uf);
+    expect_file(p->journal, JOURNAL("another"));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -217,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(kept),   TEST(discarded),       TEST(discarded_alone), TEST(killed),  TEST(killed_without_a_journal),
         TEST(never_another_file), TEST(never_the_image), TEST(default_place),   TEST(overlay),
+        TEST(locked_by_another_run), TEST(another_is_not_removed),
     };
 
     return cmocka_run_group_tests_name("front-undofile", tests, NULL, NULL);

@@ -113,6 +113,110 @@ static void finished(void **state)
     }
 }
 
+/* All but its trailer: it stands, and is not rolled back unasked. */
+static void complete_without_a_trailer(void **state)
+{
+    struct repair r;
+    struct vmm_undo u;
+
+    (void)state;
+    repair_make(&r, 29, 65536 + 100, 70000);
+    int journal = repair_journal(&r, -1);
+    for (uint64_t writes = 1; writes <= r.writes; writes++) {
+        int image = repair_image(&r, writes, true);
+        assert_int_equal(probe(image, journal, &u), VMM_UNDO_READY);
+        assert_int_equal(vmm_undo_is_cut(&u), writes < r.writes);
+        assert_int_equal(u.complete, writes == r.writes);
+        close(image);
+    }
+    close(journal);
+    repair_free(&r);
+}
+
+static void touch(int image)
+{
+    const struct timespec times[2] = {{1, 0}, {1, 5}};
+
+    assert_int_equal(futimens(image, times), 0);
+}
+
+/* An undo that failed or was killed: the image's time is its own doing, and it can go on. */
+static void undo_that_was_cut(void **state)
+{
+    struct repair r;
+    struct vmm_undo u;
+
+    (void)state;
+    repair_make(&r, 37, 65536, 5000);
+    int image = repair_image(&r, r.writes, true), journal = repair_journal(&r, image);
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
+    int read_only = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(vmm_undo_apply(read_only, journal, &u), -EBADF);
+    /* It began, but wrote nothing: somebody else has. */
+    assert_int_equal(probe(image, journal, &u), VMM_UNDO_READY);
+    assert_true(u.finished && u.undoing && !vmm_undo_is_cut(&u));
+    touch(image);
+    assert_int_equal(probe(image, journal, &u), VMM_UNDO_CHANGED);
+    /* Half of it is written. */
+    for (uint64_t w = 0; w < r.writes / 2; w++)
+        assert_int_equal(pwrite_all(image, r.before + r.offsets[w], VMM_SECTOR, r.offsets[w]), 0);
+    touch(image);
+    assert_int_equal(probe(image, journal, &u), VMM_UNDO_READY);
+    assert_true(vmm_undo_is_cut(&u));
+    assert_rolls_back(&r, image, journal);
+    close(read_only);
+    close(image);
+    close(journal);
+    repair_free(&r);
+}
+
+/* After a sync that failed, what reads as old bytes may be in the page cache alone. */
+static void again_writes_all_but_holes(void **state)
+{
+    struct repair r;
+
+    (void)state;
+    repair_make(&r, 43, 65536, 0);
+    int image = repair_image(&r, 0, true), journal = repair_journal(&r, -1);
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
+    int read_only = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(vmm_undo_rollback(read_only, journal, false), 0);
+    assert_int_equal(vmm_undo_rollback(read_only, journal, true), -EBADF);
+    assert_int_equal(vmm_undo_rollback(image, journal, true), 0);
+    assert_true(repair_is_original(&r, image));
+    close(read_only);
+    close(image);
+    close(journal);
+    repair_free(&r);
+}
+
+static void holes_stay_holes(void **state)
+{
+    const uint64_t size = 1 << 20;
+    uint8_t byte = 1;
+
+    (void)state;
+    struct vmm_config cfg = {.mode = VR_MODE_ALL, .image_fd = unit_file(NULL, 0), .image_size = size};
+    struct overlay ov;
+    uint64_t bytes;
+    struct stat st;
+    int journal = unit_file(NULL, 0);
+    assert_int_equal(ftruncate(cfg.image_fd, (off_t)size), 0);
+    overlay_init(&ov, unit_file(NULL, 0), cfg.image_fd, size, 64 << 20);
+    assert_int_equal(overlay_write(&ov, VR_EPOCH_STRUCTURE, &byte, 1, 5000), 0);
+    overlay_sort(&ov);
+    assert_int_equal(journal_write(journal, &cfg, &ov, &bytes), 0);
+    assert_int_equal(vmm_undo_rollback(cfg.image_fd, journal, true), 0);
+    assert_int_equal(fstat(cfg.image_fd, &st), 0);
+    assert_int_equal(st.st_blocks, 0);
+    close(ov.fd);
+    overlay_drop(&ov);
+    close(journal);
+    close(cfg.image_fd);
+}
+
 /* The writer's own rollback compares nothing: a torn sector is no obstacle. */
 static void rollback_over_a_torn_sector(void **state)
 {
@@ -124,7 +228,7 @@ static void rollback_over_a_torn_sector(void **state)
     int image = repair_image(&r, r.writes / 2, true), journal = repair_journal(&r, -1);
     assert_int_equal(pwrite_all(image, "torn", 4, r.offsets[r.writes / 2] + 50), 0);
     assert_int_equal(probe(image, journal, &u), VMM_UNDO_CHANGED);
-    assert_int_equal(vmm_undo_rollback(image, journal), 0);
+    assert_int_equal(vmm_undo_rollback(image, journal, false), 0);
     assert_true(repair_is_original(&r, image));
     close(image);
     close(journal);
@@ -281,6 +385,10 @@ int main(void)
         cmocka_unit_test(cut_at_every_write),
         cmocka_unit_test(any_mix_of_old_and_new),
         cmocka_unit_test(finished),
+        cmocka_unit_test(complete_without_a_trailer),
+        cmocka_unit_test(undo_that_was_cut),
+        cmocka_unit_test(again_writes_all_but_holes),
+        cmocka_unit_test(holes_stay_holes),
         cmocka_unit_test(rollback_over_a_torn_sector),
         cmocka_unit_test(what_has_changed_is_left_alone),
         cmocka_unit_test(cannot_be_read_or_written),

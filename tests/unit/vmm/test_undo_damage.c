@@ -118,7 +118,7 @@ static void garbage(void **state)
         assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
         assert_int_equal(u.state, size >= repair.journal_size && good >= repair.journal_size ? VMM_UNDO_ORIGINAL
                                                                                           : VMM_UNDO_EMPTY);
-        (void)vmm_undo_rollback(image, journal);
+        (void)vmm_undo_rollback(image, journal, true);
         assert_true(repair_is_original(&repair, image));
         close(journal);
         close(image);
