@@ -61,10 +61,43 @@ static bool write_file(const char *path, const char *text, GError **error)
     return false;
 }
 
+/* /dev/null, /dev/stdout, a FIFO: these are written to, never replaced. */
+static bool is_stream(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
+}
+
+static bool write_stream(const char *path, const char *text, GError **error)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    bool ok = fd >= 0 && write_all(fd, text);
+
+    if (!ok)
+        failed(error, path);
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* Nothing yet, or a file, which is replaced. Not through a symbolic link: its end is somebody else's choice. */
+static bool is_replaceable(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) < 0 || S_ISREG(st.st_mode);
+}
+
 bool report_check_target(const struct options *opt, const struct image *img, GError **error)
 {
     if (opt->report && image_is_file(img, opt->report)) {
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
+        return false;
+    }
+    if (opt->report && !is_stream(opt->report) && !is_replaceable(opt->report)) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is neither a file nor a pipe or terminal",
+                    opt->report);
         return false;
     }
     if (opt->report_fd >= 0 && (fcntl(opt->report_fd, F_GETFL) < 0 || image_is_fd(img, opt->report_fd))) {
@@ -84,5 +117,7 @@ bool report_write(const struct result *res, const struct image *img, GError **er
     if ((!opt->report && opt->report_fd < 0) || !report_check_target(opt, img, NULL))
         return true;
     text = report_text(res);
-    return opt->report ? write_file(opt->report, text, error) : write_fd(opt->report_fd, text, error);
+    if (!opt->report)
+        return write_fd(opt->report_fd, text, error);
+    return is_stream(opt->report) ? write_stream(opt->report, text, error) : write_file(opt->report, text, error);
 }

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -293,6 +294,22 @@ class Cli(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertEqual(os.stat(self.path("link")).st_ino, os.stat(self.path("bad")).st_ino)
         self.assertEqual(len(self.read("raw")), 1 << 20)
+
+    def test_report_into_what_is_no_file(self):
+        """A FIFO, or a device, is written to; a symbolic link leads who knows where. None is ever replaced."""
+        os.mkfifo(self.path("fifo"))
+        os.symlink("report.json", self.path("link.json"))
+        os.symlink("fifo", self.path("link.fifo"))
+        for name in ("fifo", "link.fifo"):
+            reader = subprocess.Popen(["cat", self.path("fifo")], stdout=subprocess.PIPE)
+            done = self.ours("--mode=check", f"--report={name}", "leaky")
+            self.assertEqual(json.loads(reader.communicate(timeout=20)[0])["verdict"], "leaks-remain")
+            self.assertEqual(done.returncode, 3)
+        self.assertTrue(stat.S_ISFIFO(os.lstat(self.path("fifo")).st_mode))
+        for name in ("link.json", "."):
+            done = self.ours("--mode=check", f"--report={name}", "leaky")
+            self.assertEqual((done.returncode, "neither a file nor" in done.stderr), (1, True), done.stderr)
+        self.assertTrue(os.path.islink(self.path("link.json")) and not os.path.exists(self.path("report.json")))
 
     def test_signals(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
