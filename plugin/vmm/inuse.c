@@ -10,10 +10,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -52,23 +54,32 @@ static bool file_is_free(int fd)
     return true;
 }
 
-static bool has_device(const char *process, dev_t device)
+/* Whether it is our own open of the device: a daemon that passed the descriptor on still has it. */
+static bool is_ours(long process, const char *theirs, int fd)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%s/fd", process);
+    long order = syscall(SYS_kcmp, getpid(), process, KCMP_FILE, fd, strtol(theirs, NULL, 10));
+
+    return order == 0 || (order < 0 && process == getppid());
+}
+
+static bool has_device(long process, int fd, dev_t device)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%ld/fd", process);
     DIR *dir = opendir(path);
     bool found = false;
 
     for (struct dirent *e; dir && !found && (e = readdir(dir));) {
         struct stat st;
 
-        found = fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device;
+        found = fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device &&
+                !is_ours(process, e->d_name, fd);
     }
     if (dir)
         closedir(dir);
     return found;
 }
 
-/* Us and who started us (a daemon that passed the descriptor on) aside. Processes of others only root can look into. */
+/* Processes of others only root can look into. */
 static bool device_is_free(int fd)
 {
     struct stat st;
@@ -78,7 +89,7 @@ static bool device_is_free(int fd)
     for (struct dirent *e; dir && !found && (e = readdir(dir));) {
         long process = strtol(e->d_name, NULL, 10);
 
-        found = process > 0 && process != getpid() && process != getppid() && has_device(e->d_name, st.st_rdev);
+        found = process > 0 && process != getpid() && has_device(process, fd, st.st_rdev);
     }
     if (dir)
         closedir(dir);

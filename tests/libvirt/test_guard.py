@@ -121,7 +121,14 @@ def test_block_device_open_elsewhere(t):
             holder.kill()
             holder.wait()
         assert done.returncode == 1 and 'open elsewhere' in done.stderr, done.stderr
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Who starts the program may be a daemon that has it open for somebody else, and is no exception.
+        with open(node, 'rb'):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and 'open elsewhere' in done.stderr, done.stderr
+        # But the descriptor that it passes on is.
+        with open(device, 'r+b') as file:
+            done = subprocess.run([*command[:-1], f'--image-fd={file.fileno()}', device], pass_fds=[file.fileno()],
+                                  capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     finally:
         subprocess.run(['losetup', '-d', device], check=True)
