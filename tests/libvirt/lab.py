@@ -90,8 +90,9 @@ def in_namespaces(pid, namespaces):
 class Lab:
     """Attributes: dir, pool_dir, conf (vol-repair.conf), log_file, uri, env, daemon (Popen or None)."""
 
-    def __init__(self, build_dir, settings=None, daemon_env=None, keep=False):
-        """settings: vol-repair.conf, over the defaults. daemon_env: added to the daemon's environment."""
+    def __init__(self, build_dir, settings=None, daemon_env=None, keep=False, daemon_name=None):
+        """settings: vol-repair.conf, over the defaults. daemon_env: added to its environment. daemon_name: what it is run as."""
+        self.daemon_name = daemon_name
         self.build_dir = Path(build_dir).resolve()
         self.system = os.geteuid() == 0
         self.keep = keep
@@ -179,6 +180,9 @@ class Lab:
         libvirtd = shutil.which('libvirtd', path='/usr/sbin:/usr/bin:/sbin')
         if not libvirtd:
             raise LabError('libvirtd is not installed')
+        if self.daemon_name:
+            (self.dir / self.daemon_name).symlink_to(libvirtd)
+            libvirtd = str(self.dir / self.daemon_name)
         run = [libvirtd, '-f', str(self.dir / 'libvirtd.conf'), '-p', str(self.dir / 'libvirtd.pid')]
         # The daemon must not outlive us, however we end.
         tied = ['setpriv', '--pdeathsig', 'KILL']

@@ -20,6 +20,8 @@ RULES = '''polkit.addRule(function(action, subject) {
         return polkit.Result.NO;
     if (subject.user == "nobody" && name.indexOf("secret") == 0 && action.id.indexOf("org.libvirt.api.storage-vol.data-") == 0)
         return polkit.Result.NO;
+    if (subject.user == "nobody" && name.indexOf("vm") == 0 && action.lookup("connect_driver") != "QEMU")
+        return polkit.Result.NO;
     return polkit.Result.YES;
 });
 '''
@@ -79,16 +81,16 @@ def as_nobody(lab, door, mode, name):
     return done.stdout.strip()
 
 
-def guarded_lab(t):
+def guarded_lab(t, **kwargs):
     if os.geteuid() != 0:
         raise Skip('needs root, for a system daemon')
     if not POLKITD or not shutil.which('dbus-daemon') or not os.path.exists('/etc/polkit-1/rules.d'):
         raise Skip('polkitd or dbus-daemon is not installed')
-    return GuardedLab(t.build)
+    return GuardedLab(t.build, **kwargs)
 
 
 def damaged(lab):
-    for name in ('open.qcow2', 'readable.qcow2', 'secret.qcow2'):
+    for name in ('open.qcow2', 'readable.qcow2', 'secret.qcow2', 'vm.qcow2'):
         leak(make_image(lab, name), 10)
     refresh(lab)
 
@@ -120,6 +122,16 @@ def test_undo_needs_the_right_to_write(t):
     with guarded_lab(t) as lab:
         damaged(lab)
         expect(lab, {('stream', 'undo', 'readable.qcow2'): DENIED})
+
+
+def test_drivers_that_rules_speak_of(t):
+    """In a monolithic daemon the caller may have come by either. From virtstoraged the other is another daemon, where root asks."""
+    with guarded_lab(t) as lab:
+        damaged(lab)
+        expect(lab, {('create', 'leaks', 'vm.qcow2'): 'done'})
+    with guarded_lab(t, daemon_name='virtstoraged') as lab:
+        damaged(lab)
+        expect(lab, {('create', 'leaks', 'vm.qcow2'): DENIED, ('create', 'leaks', 'open.qcow2'): 'done'})
 
 
 def test_jobs_are_their_owners(t):
