@@ -201,8 +201,9 @@ struct job {
     guint64 size;   /* of a file, when the job started */
     gint64 started; /* seconds since the epoch */
     /* ---- */
-    pid_t pid; /* 0 = not running, or already reaped */
-    bool done, abort_asked;
+    pid_t pid; /* 0 = not running yet, or already reaped */
+    bool spawned, done;
+    bool abort_asked, abort_sent;
     bool retired; /* nobody but the table holds it */
     int percent, exit_code;
     char phase[16], verdict[32];

@@ -172,6 +172,16 @@ static void forget(struct job *job)
     job_free(job);
 }
 
+/* What is asked of a job whose helper is not there yet is sent when it is. */
+static void abort_locked(struct job *job)
+{
+    job->abort_asked = true;
+    if (job->pid <= 0 || job->abort_sent)
+        return;
+    job->abort_sent = true;
+    kill(job->pid, SIGTERM);
+}
+
 struct job *job_start(const struct job_request *req, struct helper *helper)
 {
     g_autofree char *error = NULL;
@@ -209,6 +219,9 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     }
     g_mutex_lock(&lock);
     job->pid = helper->pid;
+    job->spawned = true;
+    if (job->abort_asked)
+        abort_locked(job);
     g_mutex_unlock(&lock);
     events_job_started(job);
     return job;
@@ -242,13 +255,6 @@ void job_progress(struct job *job, const char *phase, int percent)
         g_strlcpy(job->phase, phase, sizeof(job->phase));
     job->percent = CLAMP(percent, job->percent, 100);
     g_mutex_unlock(&lock);
-}
-
-static void abort_locked(struct job *job)
-{
-    if (job->pid > 0 && !job->abort_asked)
-        kill(job->pid, SIGTERM);
-    job->abort_asked = true;
 }
 
 void job_abort(struct job *job)
@@ -371,7 +377,7 @@ bool job_abort_by_id(unsigned id, const char *caller, bool *sent)
         if (job->id != id || !identity_may_see(caller, job->owner))
             continue;
         found = true;
-        *sent = job->pid > 0;
+        *sent = job->pid > 0 || !job->spawned;
         abort_locked(job);
     }
     g_mutex_unlock(&lock);

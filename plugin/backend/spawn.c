@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "undo_name.h"
 
 /* Descriptors in the helper. Ours are moved above these first, so that no dup2 covers another's source. */
 enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5 };
@@ -32,6 +33,23 @@ static char **make_environment(void)
     return (char **)g_ptr_array_free(env, FALSE);
 }
 
+/*
+ * A journal that a caller names is one of this image: others lie in the same directory, and their callers may have rights that
+ * this one lacks. A name out of a report is whole already.
+ */
+static char *journal_path(int image_fd, const char *name)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", image_fd);
+    g_autofree char *real_path = g_file_read_link(link, NULL);
+    g_autofree char *prefix = undo_name(real_path ? real_path : "");
+    g_autofree char *dir = config_undo_dir();
+    size_t len = strlen(prefix);
+
+    if (g_str_has_prefix(name, prefix) && name[len] == '.')
+        return g_build_filename(dir, name, NULL);
+    return g_strdup_printf("%s/%s.%s", dir, prefix, name);
+}
+
 /* After the format, option or configuration decides; the option wins. */
 static void add_settings(GPtrArray *args, const struct spawn *sp)
 {
@@ -46,9 +64,9 @@ static void add_settings(GPtrArray *args, const struct spawn *sp)
     if (opts && opts->max_messages >= 0)
         g_ptr_array_add(args, g_strdup_printf("--max-messages=%d", opts->max_messages));
     if (opts && opts->undo) {
-        g_autofree char *dir = config_undo_dir();
+        g_autofree char *path = journal_path(sp->image_fd, opts->undo);
 
-        g_ptr_array_add(args, g_strdup_printf("--undo=%s/%s", dir, opts->undo));
+        g_ptr_array_add(args, g_strconcat("--undo=", path, NULL));
     }
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "undo_name.h"
 
 /*
  * `<path>.old` exists only while a run is on: the older journal is neither lost when nothing is committed, nor in
@@ -50,15 +51,14 @@ static char *default_directory(void)
 char *undofile_default_path(const struct image *img, bool create, GError **error)
 {
     g_autofree char *dir = default_directory();
-    g_autofree char *base = g_path_get_basename(img->real_path);
-    g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, img->real_path, -1);
-    g_autofree char *name = g_strdup_printf("%.200s-%.16s.undo", base, sum);
+    g_autofree char *name = undo_name(img->real_path);
+    g_autofree char *file = g_strconcat(name, ".undo", NULL);
 
     if (create && g_mkdir_with_parents(dir, 0700) < 0) {
         failed(error, "make the directory of undo journals", dir);
         return NULL;
     }
-    return g_build_filename(dir, name, NULL);
+    return g_build_filename(dir, file, NULL);
 }
 
 /*

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The control door: capabilities, jobs, abort, option tokens, and requests that are none.
+import contextlib
+import os
+import re
+import threading
 import xml.etree.ElementTree as ElementTree
 
 import libvirt
@@ -85,10 +89,27 @@ def test_options_reach_the_program(t):
         argv = repair(conn, 'disk.qcow2', 'all', token_of(conn, OPTIONS))['argv']
         assert {'--accel=process', '--memory=300M', '--timeout=7', '--max-messages=5'} <= set(argv), argv
         undo = [a for a in argv if a.startswith('--undo=')]
-        assert len(undo) == 1 and undo[0].endswith('/lib/vol-repair/undo/before-upgrade.undo'), argv
+        assert len(undo) == 1 and re.search(r'/lib/vol-repair/undo/disk.qcow2-[0-9a-f]{16}\.before-upgrade.undo$', undo[0]), argv
         empty = repair(conn, 'disk.qcow2', 'all', token_of(conn, "<vol-repair request='options'/>"))['argv']
         plain = repair(conn, 'disk.qcow2', 'all')['argv']
         assert [a for a in empty if '--report' not in a] == [a for a in plain if '--report' not in a]
+
+
+def test_journals_of_other_volumes_have_no_name(t):
+    with t.lab('clean') as lab, connection(lab) as conn:
+        disk(lab)
+        disk(lab, 'other.qcow2')
+
+        def journal_of(name, given):
+            token = token_of(conn, f"<vol-repair request='options'><undo>{given}</undo></vol-repair>")
+            argv = repair(conn, name, 'all', token)['argv']
+            return next(os.path.basename(a) for a in argv if a.startswith('--undo='))
+
+        own, other = journal_of('disk.qcow2', 'x'), journal_of('other.qcow2', 'x')
+        assert own.startswith('disk.qcow2-') and other.startswith('other.qcow2-'), (own, other)
+        assert journal_of('disk.qcow2', own) == own
+        assert journal_of('disk.qcow2', other) == own[:-1] + other
+        assert journal_of('disk.qcow2', own.split('.x')[0] + 'y.undo') != own.split('.x')[0] + 'y.undo'
 
 
 def test_token_is_good_once_on_any_connection(t):
@@ -134,6 +155,26 @@ def test_jobs_and_abort(t):
         assert (done['id'], done['verdict'], done['exit-code']) == (running['id'], 'failed', '1'), done
         assert "result='done'" in control(conn, f"<vol-repair request='abort' job='{running['id']}'/>")
         expect_error(libvirt.VIR_ERR_INVALID_ARG, control, conn, "<vol-repair request='abort' job='4711'/>")
+
+
+def test_abort_of_a_job_that_starts(t):
+    """Asked again and again from before the job is there: the first answer that knows the job must end it."""
+    with t.lab('slow') as lab, connection(lab) as conn, connection(lab) as other:
+        disk(lab)
+        for number in range(1, 16):
+            answers = []
+
+            def ask():
+                while not answers:
+                    with contextlib.suppress(libvirt.libvirtError):
+                        answers.append(control(other, f"<vol-repair request='abort' job='{number}'/>"))
+
+            asker = threading.Thread(target=ask)
+            asker.start()
+            report = StreamJob(conn, volume(conn, 'disk.qcow2'), 'all').report()
+            asker.join()
+            assert "result='sent'" in answers[0], (number, answers)
+            assert report is None or report['error'] == 'aborted' or report['verdict'] == 'failed', (number, report)
 
 
 def test_only_recent_jobs_are_listed(t):
