@@ -357,7 +357,12 @@ def need_possessions(run, pid, mode):
 
 def program(run, path):
     """True where all of it was skipped."""
-    done = subprocess.run([path], timeout=250, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([path], timeout=250, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except subprocess.TimeoutExpired:
+        run.failed += 1
+        print(f'FAILED {os.path.basename(path)}: goes on after 250 s')
+        return False
     lines = done.stdout.splitlines()
     verdicts = [line for line in lines if line.startswith(('ok ', 'FAILED ', 'SKIP '))]
     good = sum(line.startswith('ok ') for line in verdicts)

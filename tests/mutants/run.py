@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE, ERRORS, LIBVIRT = 'tests/hostile/run.py', 'tests/errors/run.py', 'tests/libvirt/run.py'
 BOUNDS = 'tests/bounds/run.py'
+UNIT_JOB, UNIT_UNDO = 'unit/front/test_front_job', 'unit/vmm/test_vmm_undo'  # programs of the build
 
 
 @dataclass
@@ -86,8 +87,20 @@ TABLE = [
     mutant('the journal is synced', VMM + 'journal.c', 'if (!err && fsync(fd) < 0)', 'if (!err && 0)', ERRORS, 'each_error_of_the_journal'),
     mutant('the end of an epoch is synced', VMM + 'commit.c', 'fdatasync(w->c->cfg->image_fd) < 0 ? -errno : 0', '0', ERRORS,
            'each_flush_error_is_rolled_back'),
-    mutant('a failed write is rolled back', VMM + 'job.c', 'if (!res->commit_begun ||', 'if (1 || !res->commit_begun ||', ERRORS,
+    mutant('a failed write is rolled back', VMM + 'job.c', 'if (!is_settled(res, ok))', 'if (0 && is_settled(res, ok))', ERRORS,
            'rollback_that_fails_is_tried_again'),
+    mutant('the journal says how far a run came', VMM + 'job.c', 'if (!err && !u.whole && !res->commit_begun)',
+           'if (!res->commit_begun)', UNIT_JOB),
+    mutant('after a sync that failed all is written again', VMM + 'undo.c', 'if (to->again) {', 'if (0 && to->again) {', UNIT_UNDO),
+    mutant('an undo leaves its mark', VMM + 'undo.c', 'if (!u->finished || u->undoing)\n', 'if (u->finished || u->undoing)\n', UNIT_UNDO),
+    mutant('a whole repair is not taken back unasked', VMM + 'undo.c', 'state == VMM_UNDO_READY && !u->complete &&',
+           'state == VMM_UNDO_READY &&', ERRORS, 'power_cut_before_the_end_of_the_journal'),
+    mutant('an undo is not cut by a signal', VMM + 'recover.c', '    signals_block();\n', '', ERRORS,
+           'undo_that_is_interrupted_ends_whole'),
+    mutant('a journal is locked', VMM + 'undofile.c', 'return fcntl(fd, F_OFD_SETLK, &whole) == 0 ||', 'return whole.l_start == 0 ||',
+           ERRORS, 'journal_in_use_by_another_run'),
+    mutant('the journal of a copy stays', VMM + 'recover.c', '(roll_back && is_of(u, img))', '(roll_back && (is_of(u, img) || 1))',
+           ERRORS, 'journal_of_a_copy'),
     mutant('a commit is not cut by a signal', VMM + 'commit.c', '    int err = pwrite_all(w->c',
            '    child_check_stop(w->c);\n    int err = pwrite_all(w->c', ERRORS, 'interrupted_in_the_commit'),
     mutant('the size of the image is looked at again', VMM + 'commit.c', '(uint64_t)end == c->cfg->image_size ? 0 : -ESTALE', '0',
@@ -112,6 +125,14 @@ TABLE = [
            LIBVIRT, 'symbolic_link_is_refused'),
     mutant('no other format is taken', BACKEND + 'job.c', '!g_str_equal(format, "qcow2") && req->mode != MODE_UNDO',
            'req->mode == MODE_COUNT', LIBVIRT, 'format_is_checked'),
+    mutant('a volume has its own journals', BACKEND + 'spawn.c', 'return g_strdup_printf("%s/%s.%s", dir, prefix, name);',
+           'return g_build_filename(dir, name, NULL);', LIBVIRT, 'journals_of_other_volumes'),
+    mutant('rights are asked for in this daemon', BACKEND + 'access.c', '"libvirtd") ? 2 : 1', '"libvirtd") ? 2 : 2', LIBVIRT,
+           'drivers_that_rules_speak_of'),
+    mutant('an abort of a job that starts is kept', BACKEND + 'job.c', '    if (job->abort_asked)\n        abort_locked(job);\n', '',
+           LIBVIRT, 'abort_of_a_job_that_starts'),
+    mutant("the daemon's own opens of a device are seen", VMM + 'inuse.c', '(order < 0 && process == getppid())', 'process == getppid()',
+           LIBVIRT, 'block_device_open_elsewhere'),
     # images that are made to eat memory or time
     mutant('snapshots cannot overlap without end', CHECK + 'pass4_snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',
            BOUNDS, 'snapshots_of_one_l1'),
@@ -140,7 +161,7 @@ def rules_of_the_ring():
 
 def run_test(tree, build, m):
     """(exit status, what it printed); None where it did not end. Nothing that it started goes on after it."""
-    command = [sys.executable, m.command, '--build', str(build), *m.words]
+    command = [sys.executable, m.command, '--build', str(build), *m.words] if m.command.endswith('.py') else [build / 'tests' / m.command]
     test = subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         output = test.communicate(timeout=300)[0]
@@ -174,7 +195,7 @@ def fails_without(tree, build, m):
         if status is None:
             return 'it never ends'
         assert status != 0, f'{m.command} {" ".join(m.words)} passes without it'
-        lines = [line for line in output.splitlines() if re.match(r'(FAIL|failed )', line)]
+        lines = [line for line in output.splitlines() if re.match(r'(FAIL|failed |\[  FAILED)', line)]
         assert lines, f'no test has failed, but: {output[-300:]}'
         return f'{len(lines)} failed, first: {lines[0][:110]}'
     finally:
