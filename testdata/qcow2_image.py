@@ -292,8 +292,11 @@ class Image:
         self.autoclear |= 1
 
     def luks(self, clusters):
-        """The place of a LUKS header, with nothing in it."""
+        """A LUKS header of version 1 whose key slots nobody uses, its key material and the rest of its clusters empty."""
         offset = self.alloc(clusters)
+        slots = struct.pack(">II32xII", 0xdead, 0, 2, 10) * 8
+        self.store.write(offset, struct.pack(">6sH32s32s32sII20x32xI40s", b"LUKS\xba\xbe", 1, b"aes", b"xts-plain64", b"sha256",
+                                             clusters * self.cs // 512, 32, 1000, bytes(40)) + slots)
         self.crypt = 2
         self.extensions.append((EXT_LUKS, struct.pack(">QQ", offset, clusters * self.cs)))
 

@@ -85,6 +85,7 @@ struct vr_boot {
 #define VR_EXAMPLES_MAX 100000u
 #define VR_BOOT_DEVICE       1u /* the image is a block device: its size cannot change */
 #define VR_BOOT_FORCE_LEAKS  2u /* free what looks leaked even where the walk was incomplete, as qemu-img does */
+#define VR_BOOT_DATA_FILE    16u /* the caller names the external data file, where there is one */
 #define VR_BOOT_WIDE         8u /* tests: begin with a byte for each cluster, see struct vr_refmap */
 #define VR_BOOT_WOULD        4u /* after a plain check, say what the modes that repair would do */
 VR_ABI_SIZE(struct vr_boot, 64);

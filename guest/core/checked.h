@@ -17,6 +17,11 @@ static inline uint64_t vr_ceil_shift(uint64_t a, unsigned bits)
     return (a >> bits) + ((a & ((UINT64_C(1) << bits) - 1)) != 0);
 }
 
+static inline uint64_t vr_max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static inline uint64_t vr_min(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

@@ -199,7 +199,7 @@ static void make_memory(struct child *c)
         .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
         .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,
         .flags = (cfg->image_is_device ? VR_BOOT_DEVICE : 0) | (cfg->force_leaks ? VR_BOOT_FORCE_LEAKS : 0) |
-                 (cfg->would ? VR_BOOT_WOULD : 0) | (cfg->wide_map ? VR_BOOT_WIDE : 0)};
+                 (cfg->would ? VR_BOOT_WOULD : 0) | (cfg->data_file ? VR_BOOT_DATA_FILE : 0) | (cfg->wide_map ? VR_BOOT_WIDE : 0)};
 }
 
 static void load(struct child *c)

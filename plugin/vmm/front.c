@@ -114,6 +114,7 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .image_size = img->size,
         .image_is_device = img->is_device,
         .force_leaks = opt->force_leaks,
+        .data_file = opt->data_file,
         .would = options_wants_report(opt),
         .memory = opt->memory,
         .timeout = opt->timeout,

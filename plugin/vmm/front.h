@@ -45,6 +45,7 @@ struct options {
     bool force_leaks;
     bool image_opts;    /* filename is an option string */
     bool read_only;     /* so says the option string */
+    bool data_file;     /* it names the external data file */
     bool stream;
     bool show_help, show_version;
     enum progress_wish progress;

@@ -153,6 +153,8 @@ static bool take_item(struct options *opt, const char *key, const char *value, G
         return take_switch(key, value, &opt->force_share, error);
     } else if (g_str_equal(key, "read-only")) {
         return take_switch(key, value, &opt->read_only, error);
+    } else if (g_str_equal(key, "data-file") || g_str_equal(key, "data-file.filename")) {
+        opt->data_file = true;
     } else if (!g_str_equal(key, "filename") && !has_no_effect(key)) {
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Block format '%s' does not support the option '%s'",
                     opt->format ? opt->format : "qcow2", key);

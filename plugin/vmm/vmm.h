@@ -30,6 +30,7 @@ struct vmm_config {
     uint64_t image_size;  /* bytes, as the front measured it */
     bool image_is_device;
     bool force_leaks;     /* free leaks after an incomplete walk too */
+    bool data_file;       /* the caller names the external data file */
     bool would;           /* a check also says what the modes that repair would do */
     uint64_t memory;      /* budget for guest and VMM together, bytes */
     uint32_t uid, gid;    /* whom the child runs as from its first step on; uid 0 = as whom it was forked */

@@ -10,6 +10,8 @@ SAME = [
     f'--image-opts {QEMU_OPEN},file.driver=file', f'--image-opts {QEMU_OPEN}', f'--image-opts {QEMU_OPEN},file.locking=off',
     '--image-opts file.filename=a.q', '--image-opts filename=a.q', '--image-opts driver=raw,file.filename=a.q',
     '--image-opts driver=qcow2,file.filename=data.q,data-file.driver=file,data-file.filename=data.raw',
+    'nameless.q', '-r all nameless.q',
+    '--image-opts driver=qcow2,file.filename=nameless.q,data-file.driver=file,data-file.filename=data.raw',
     '--image-opts driver=qcow2,file.filename=none', '--image-opts a.q', '--image-opts driver=qcow2',
     '--image-opts driver=nodrv,file.filename=a.q', f'--image-opts {QEMU_OPEN},bogus=1', f'--image-opts {QEMU_OPEN},lazy-refcounts=on',
     f'--image-opts {QEMU_OPEN},read-only=on', f'-r all --image-opts {QEMU_OPEN},read-only=on',
@@ -43,6 +45,8 @@ def make_files(directory):
     create('qcow2', '-u', '-b', '/nonexistent', '-F', 'raw', 'orphan.q', '1M')
     create('qcow2', '-o', 'data_file=data.raw', 'data.q', '1M')
     create('qcow2', '-o', 'data_file=lost.raw', 'lost.q', '1M')
+    # The name of the data file in an extension that nobody knows.
+    (directory / 'nameless.q').write_bytes((directory / 'data.q').read_bytes().replace(b'\x44\x41\x54\x41', b'NOBO', 1))
     (directory / 'lost.raw').unlink()
     (directory / 'empty').touch()
     (directory / 'one').write_text('x')

@@ -37,6 +37,7 @@ struct vr_ref {
     uint32_t claims; /* enum vr_claim bits */
     uint32_t tables; /* L1 entries that name it as an L2 table */
     uint32_t active; /* of those, entries of the active L1 table */
+    uint32_t doubtful; /* references by damaged pointers */
 };
 
 struct vr_ref_entry;
@@ -123,6 +124,7 @@ struct vr_image {
     bool has_bitmaps;
     struct vr_bitmaps bitmaps;
     bool implausible;      /* some entry of it is not what any program writes */
+    bool data_file_named;  /* by its header extension */
     uint64_t luks_offset, luks_len; /* LUKS header and key material; 0, 0 = none */
     uint64_t dangling;     /* lowest cluster behind the end of the file that a pointer names, UINT64_MAX = none */
     uint64_t block_entries;/* refcounts of one refcount block */
@@ -132,7 +134,9 @@ struct vr_image {
     uint8_t *refpiece;     /* VR_REFPIECE bytes of a refcount block, for single look-ups */
     uint64_t refpiece_at;  /* their offset, 0 = none yet */
     struct vr_refmap refs;
-    uint64_t highest;      /* largest cluster in use + 1 */
+    struct vr_map_walk *map; /* of pass 3: what it put off */
+    uint64_t highest;      /* largest cluster in use + 1, as qemu-img sees it: of those whose refcount can be read */
+    uint64_t highest_unread; /* and of the others */
     bool incomplete;       /* something could not be followed: what looks leaked may belong to it */
     bool unsound;          /* pointers between structures contradict each other: entries are not rewritten */
     bool rebuild;          /* refcount structures are beyond correction in place */
@@ -151,6 +155,8 @@ enum vr_status vr_pass_reftable(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_map(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_bitmaps(struct vr_ctx *ctx) VR_CHECKED;
+/* Rewrites the zero entries that the maps put off, or reports why not. After everything is claimed. */
+enum vr_status vr_settle_zero_entries(struct vr_ctx *ctx) VR_CHECKED;
 /* Whether something else owns a refcount block. After everything is claimed, before anything is written to one. */
 enum vr_status vr_judge_blocks(struct vr_ctx *ctx) VR_CHECKED;
 /* Reports what is wrong with entries of the snapshot table, and plans a new table. After the maps, before refcounts. */

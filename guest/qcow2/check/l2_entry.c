@@ -187,8 +187,10 @@ static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, 
 /* Version 2 has no zero flag: there an entry reads as zeros only where it is 0 and nothing lies behind the image. */
 static enum vr_kept zero_entry_kept(const struct vr_ctx *ctx, uint64_t host)
 {
-    /* A table that is guest data as well may be just that: nothing is written through it. */
-    if (ctx->img->unsound || (vr_claims_at(ctx, host) & (VR_CLAIM_DATA | VR_CLAIM_COMPRESSED)))
+    uint32_t others = VR_CLAIM_DATA | VR_CLAIM_COMPRESSED | (VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_TABLE);
+
+    /* A table that is guest data as well, or a bitmap, may be just that: nothing is written through it. */
+    if (ctx->img->unsound || (vr_claims_at(ctx, host) & others))
         return VR_KEPT_DOUBTFUL;
     if (ctx->img->h.version < 3 && ctx->img->h.backing_offset != 0)
         return VR_KEPT_VERSION;
@@ -201,9 +203,9 @@ static uint64_t plain_zero(const struct vr_ctx *ctx)
     return ctx->img->h.version < 3 || has(ctx, VR_INCOMPAT_EXTL2) ? 0 : VR_ZERO;
 }
 
-enum vr_status vr_settle_zero_entries(struct vr_map_walk *w)
+enum vr_status vr_settle_zero_entries(struct vr_ctx *ctx)
 {
-    struct vr_ctx *ctx = w->ctx;
+    struct vr_map_walk *w = ctx->img->map;
     uint8_t *word = vr_arena_get(&ctx->arena, 8);
 
     if (!word)
@@ -270,8 +272,11 @@ void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint6
         vr_map_report(w, VR_P_L2E_RESERVED, &f);
     if (type == VR_L2_UNALLOCATED)
         judge_unallocated(w, at, bitmap);
-    if (type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN)
+    if (type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN) {
+        /* Nobody writes such an entry: what was there may have named a cluster. */
+        img->incomplete |= (entry & VR_L2_RESERVED) != 0;
         return;
+    }
     judge_subclusters(w, at, entry, bitmap);
     if ((entry & VR_OFFSET_MASK) % img->cluster_size != 0) {
         img->copied_matters = true;

@@ -53,7 +53,4 @@ uint64_t vr_plain_entries(struct vr_map_walk *w, const uint8_t *data, uint64_t i
 void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap);
 /* vr_report() of a finding about an entry of the table at hand: one for each L1 entry that leads to it. */
 enum vr_decision vr_map_report(struct vr_map_walk *w, enum vr_problem row, const struct vr_finding *f);
-/* Rewrites what was put off into w->fixes, or reports why not. */
-enum vr_status vr_settle_zero_entries(struct vr_map_walk *w) VR_CHECKED;
-
 #endif

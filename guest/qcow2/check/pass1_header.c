@@ -87,6 +87,9 @@ static enum vr_status take_extension(struct vr_ctx *ctx, uint64_t at, const stru
         return luks_extension(ctx, at, ext);
     case VR_EXT_BITMAPS:
         return bitmaps_extension(ctx, at, ext);
+    case VR_EXT_DATA_FILE:
+        ctx->img->data_file_named = true;
+        return VR_OK;
     default:
         return VR_OK;
     }
@@ -122,6 +125,8 @@ static enum vr_status judge_together(struct vr_ctx *ctx, bool luks)
 
     if ((h->autoclear & VR_AUTOCLEAR_DATA_RAW) && !(h->incompatible & VR_INCOMPAT_DATA_FILE))
         return refuse(ctx, VR_P_HDR_DATA_FILE_RAW, 88, h->autoclear, 0);
+    if ((h->incompatible & VR_INCOMPAT_DATA_FILE) && !ctx->img->data_file_named && !(ctx->flags & VR_BOOT_DATA_FILE))
+        return refuse(ctx, VR_P_HDR_DATA_FILE_MISSING, VR_HEADER_INCOMPAT_AT, h->incompatible, 0);
     if (h->crypt_method == VR_CRYPT_LUKS && !luks)
         return refuse(ctx, VR_P_HDR_LUKS_MISSING, 32, h->crypt_method, 0);
     if (h->backing_offset != 0 && (h->backing_size > 1023 || h->backing_size > cs - h->backing_offset))

@@ -133,14 +133,17 @@ static enum vr_status walk_tables(struct vr_map_walk *w, uint64_t tables)
 
 enum vr_status vr_pass_map(struct vr_ctx *ctx)
 {
-    struct vr_map_walk w = {.ctx = ctx};
     struct vr_image *img = ctx->img;
+    struct vr_map_walk *w = vr_arena_get(&ctx->arena, sizeof(*w));
     uint64_t tables = 0;
 
-    vr_plain_open(&w);
+    if (!w)
+        return VR_ENOMEM;
+    *w = (struct vr_map_walk){.ctx = ctx};
+    img->map = w;
+    vr_plain_open(w);
     VR_TRY(claim_tables(ctx, &tables));
     vr_progress(ctx, VR_PASS_MAP, 0, tables);
-    VR_TRY(walk_tables(&w, tables));
-    VR_TRY(vr_settle_zero_entries(&w));
+    VR_TRY(walk_tables(w, tables));
     return img->refs.full ? VR_ENOMEM : VR_OK;
 }

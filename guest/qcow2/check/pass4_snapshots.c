@@ -59,7 +59,7 @@ static enum vr_status read_entry(struct vr_window *t, uint32_t i, uint64_t at)
     struct vr_snapshot_at *e = &img->snapshots[i];
     const uint8_t *p;
 
-    VR_TRY(vr_window_look(t, at, VR_SNAPSHOT_FIXED, &p));
+    VR_TRY(vr_window_look(t, at, VR_SNAPSHOT_FIXED + VR_SNAPSHOT_EXTRA_V3, &p));
     *e = (struct vr_snapshot_at){.at = at, .s = vr_snapshot_decode(p)};
     e->short_extra = img->h.version >= 3 && e->s.extra_size < VR_SNAPSHOT_EXTRA_V3;
     e->long_extra = e->s.extra_size > VR_SNAPSHOT_EXTRA_MAX;
@@ -126,10 +126,13 @@ static bool claim_table(struct vr_ctx *ctx)
 
 /* ---- one snapshot ------------------------------------------------------------------------------------------ */
 
-/* What no program writes: no id and no name, or a disk without a map. */
+/* What no program writes: no id and no name, or a disk without a map, or with a map of a part of it. */
 static bool implausible(const struct vr_image *img, const struct vr_snapshot *s)
 {
-    return (s->id_len == 0 && s->name_len == 0) || (s->l1_size == 0 && img->h.virtual_size != 0);
+    uint64_t table = img->l2_entries << img->h.cluster_bits; /* bytes that one L1 entry maps */
+
+    return (s->id_len == 0 && s->name_len == 0) || (s->l1_size == 0 && img->h.virtual_size != 0) ||
+           s->l1_size < s->disk_size / table + (s->disk_size % table != 0);
 }
 
 /* The row that says why an L1 table cannot be followed, or VR_P_COUNT. */

@@ -3,7 +3,7 @@
  * Pass 6: refcounts on disk against the references that were counted.
  *
  * Tests:    every refcount of a cluster of the file
- * Collects: img->highest; plans refcounts in whole refcount blocks, or new refcount structures; afterwards the map holds
+ * Collects: img->highest, highest_unread; plans refcounts in whole refcount blocks, or new refcount structures; afterwards the map holds
  *           refcounts as they will be
  * Needs:    passes 2 and 3 complete
  * Frees:    nothing
@@ -61,6 +61,19 @@ static void put_refcount(struct compare *cmp, uint64_t cluster, uint64_t on_disk
     cmp->falls |= on_disk > want;
 }
 
+/*
+ * What a cluster has in the end whose refcount is not mended, because a damaged pointer names it: at least what the sound
+ * ones need, or it would be given to others under them.
+ */
+static uint64_t kept_refcount(const struct vr_ctx *ctx, uint64_t cluster, uint64_t on_disk, struct vr_ref ref)
+{
+    uint64_t sound = vr_refmap_uncapped(&ctx->img->refs, cluster) - ref.doubtful;
+
+    if (!(ref.claims & VR_CLAIM_DOUBTFUL) || !vr_planning(ctx) || ctx->mode != VR_MODE_ALL)
+        return on_disk;
+    return vr_max(on_disk, vr_min(sound, ctx->img->refs.max));
+}
+
 /* n clusters in a row that are alike: where n is not 1, their examples were sent. */
 static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, uint64_t on_disk, struct vr_ref ref)
 {
@@ -90,10 +103,11 @@ static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, ui
     bool keep = vr_report(ctx, p, &f) == VR_KEEP;
     img->copied_matters |= keep; /* mended, it is as the entries say, or one of them had no flag */
     for (uint64_t c = cluster; c < cluster + n; c++) {
+        uint64_t want = keep ? kept_refcount(ctx, c, on_disk, ref) : ref.count;
+        if (want != on_disk || !keep)
+            put_refcount(cmp, c, on_disk, want);
         if (keep)
-            vr_refmap_set(&img->refs, c, on_disk);
-        else
-            put_refcount(cmp, c, on_disk, ref.count);
+            vr_refmap_set(&img->refs, c, want);
     }
 }
 
@@ -204,6 +218,8 @@ static void unreadable_block(struct compare *cmp, uint64_t first, uint64_t count
         f.index = first + i;
         f.host = f.index << cmp->ctx->img->h.cluster_bits;
         vr_report(cmp->ctx, VR_P_REF_UNREADABLE, &f);
+        if (!vr_refmap_is_free(&cmp->ctx->img->refs, f.index))
+            cmp->ctx->img->highest_unread = f.index + 1;
     }
 }
 

@@ -74,7 +74,8 @@ static struct vr_ref from_byte(uint8_t v)
         return (struct vr_ref){.count = v - COMPRESSED_ONE + 1, .claims = VR_CLAIM_COMPRESSED};
     uint32_t claim = UINT32_C(1) << (v - SINGLE_METADATA);
     return (struct vr_ref){
-        .count = 1, .claims = claim, .tables = (claim & VR_CLAIM_TABLE) != 0, .active = claim == VR_CLAIM_L2};
+        .count = 1, .claims = claim, .tables = (claim & VR_CLAIM_TABLE) != 0, .active = claim == VR_CLAIM_L2,
+        .doubtful = claim == VR_CLAIM_DOUBTFUL};
 }
 
 bool vr_refmap_thin_exact(const struct vr_refmap *m, uint64_t cluster)
@@ -240,6 +241,8 @@ uint64_t vr_refmap_claim(struct vr_refmap *m, uint64_t cluster, enum vr_claim cl
         r.tables++;
     if (claim == VR_CLAIM_L2)
         r.active++;
+    if (claim == VR_CLAIM_DOUBTFUL)
+        r.doubtful = (uint32_t)vr_min(r.doubtful + times, UINT32_MAX);
     put(m, cluster, r);
     return times > room ? times - room : 0;
 }

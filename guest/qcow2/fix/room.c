@@ -26,7 +26,8 @@ enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size)
 
     if (size <= ctx->file_size)
         return VR_OK;
-    if (!may_grow(ctx, size))
+    /* A pointer that names a place behind the end would come to life, were the file to reach it. */
+    if (!may_grow(ctx, size) || size > ctx->img->dangling)
         return refuse(ctx, 1);
     if (!ctx->would)
         VR_TRY(vr_io_do(&ctx->io, &r));
@@ -43,10 +44,9 @@ enum vr_status vr_plan_in_place(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_
 /* Behind the end of a file; on a device, behind everything in use, which pass 6 knows. */
 uint64_t vr_room_base(const struct vr_ctx *ctx)
 {
-    return ctx->flags & VR_BOOT_DEVICE ? ctx->img->highest : ctx->img->clusters;
+    return ctx->flags & VR_BOOT_DEVICE ? vr_max(ctx->img->highest, ctx->img->highest_unread) : ctx->img->clusters;
 }
 
-/* A pointer that names a place behind the end would come to life, were the file to reach it. */
 static bool file_has_room(const struct vr_ctx *ctx, uint64_t end)
 {
     const struct vr_image *img = ctx->img;
@@ -72,6 +72,10 @@ enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
     *offset = 0;
     if (end > VR_OFFSET_MAX >> img->h.cluster_bits || !(device ? device_has_room(ctx, end) : file_has_room(ctx, end)))
         return VR_OK;
+    /* Whatever pass 6 could not see is still in the map. */
+    for (uint64_t c = first; c < end; c++)
+        if (!vr_refmap_is_free(&img->refs, c))
+            return VR_OK;
     if (!device) {
         VR_TRY(vr_grow_file(ctx, end << img->h.cluster_bits));
         img->clusters = end;

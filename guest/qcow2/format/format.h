@@ -148,13 +148,22 @@ bool vr_bitmap_entry_sound(uint64_t entry, uint64_t cluster_size);
 #define VR_SNAPSHOT_FIXED       40u
 #define VR_SNAPSHOT_TABLE_MAX   (UINT64_C(1024) * VR_SNAPSHOTS_MAX) /* bytes */
 
+#define VR_LUKS_HEADER 592u
+
+/*
+ * Whether the VR_LUKS_HEADER bytes are a LUKS header of version 1, the only one that QEMU puts into an image, whose key slots
+ * and the begin of whose payload are within len bytes of it (LUKS On-Disk Format Specification 1.2.3, figures 2 and 3).
+ */
+bool vr_luks_sound(const uint8_t *buf, uint64_t len);
+
 struct vr_snapshot {
     uint64_t l1_offset;
+    uint64_t disk_size; /* bytes; 0 where the entry does not say */
     uint32_t l1_size, extra_size;
     uint16_t id_len, name_len;
 };
 
-/* The fixed part of an entry: VR_SNAPSHOT_FIXED bytes. */
+/* The fixed part of an entry and what version 3 demands: VR_SNAPSHOT_FIXED + VR_SNAPSHOT_EXTRA_V3 bytes. */
 struct vr_snapshot vr_snapshot_decode(const uint8_t *buf);
 /* Bytes from the start of an entry to the end of its name; the next entry starts at the next multiple of 8. */
 uint64_t vr_snapshot_bytes(const struct vr_snapshot *s);

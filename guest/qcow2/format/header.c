@@ -110,3 +110,21 @@ struct vr_extension vr_extension_decode(const uint8_t *buf)
 {
     return (struct vr_extension){.type = vr_load32(buf), .len = vr_load32(buf + 4)};
 }
+
+/* ---- LUKS ------------------------------------------------------------------------------------------------------- */
+
+bool vr_luks_sound(const uint8_t *buf, uint64_t len)
+{
+    static const uint8_t magic[8] = {'L', 'U', 'K', 'S', 0xba, 0xbe, 0, 1};
+    uint64_t key_bytes = vr_load32(buf + 108);
+
+    if (len < VR_LUKS_HEADER || __builtin_memcmp(buf, magic, sizeof(magic)) != 0 || (uint64_t)vr_load32(buf + 104) * 512 > len)
+        return false;
+    for (const uint8_t *slot = buf + 208; slot < buf + VR_LUKS_HEADER; slot += 48) {
+        uint64_t material;
+        if (vr_mul_overflows(key_bytes, (uint64_t)vr_load32(slot + 44), &material) ||
+            vr_add_overflows(material, (uint64_t)vr_load32(slot + 40) * 512, &material) || material > len)
+            return false;
+    }
+    return true;
+}

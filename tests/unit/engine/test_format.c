@@ -128,12 +128,13 @@ static void test_compressed_runs(void **state)
 
 static void test_snapshot_entries(void **state)
 {
-    static const uint8_t e[VR_SNAPSHOT_FIXED] = {0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 1, 0, 0, 2, 0, 3,
-                                                 [36] = 0, [37] = 0, [38] = 0, [39] = 24};
+    static const uint8_t e[VR_SNAPSHOT_FIXED + VR_SNAPSHOT_EXTRA_V3] = {0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 1, 0, 0, 2, 0, 3,
+                                                 [36] = 0, [37] = 0, [38] = 0, [39] = 24, [53] = 7};
     struct vr_snapshot s = vr_snapshot_decode(e);
 
     (void)state;
     assert_true(s.l1_offset == 0x50000 && s.l1_size == 256 && s.id_len == 2 && s.name_len == 3 && s.extra_size == 24);
+    assert_int_equal(s.disk_size, 0x70000);
     assert_int_equal(vr_snapshot_bytes(&s), 40 + 24 + 5);
     s = (struct vr_snapshot){.extra_size = UINT32_MAX, .id_len = UINT16_MAX, .name_len = UINT16_MAX};
     assert_true(vr_snapshot_bytes(&s) == 40 + UINT64_C(0xffffffff) + 2 * 65535);
