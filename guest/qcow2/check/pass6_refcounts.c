@@ -47,17 +47,25 @@ static enum vr_problem problem_of(uint64_t on_disk, uint64_t want)
     return on_disk == 0 ? VR_P_REF_ZERO : VR_P_REF_LOW;
 }
 
-static void put_refcount(struct compare *cmp, uint64_t cluster, uint64_t on_disk, uint64_t want)
+#define FOUR_ONES UINT64_C(0x0100010001000100) /* four refcounts of 16 bits */
+
+/* Of n clusters: 1, or 8 that eight_alike() found. */
+static void put_refcounts(struct compare *cmp, uint64_t cluster, uint64_t n, uint64_t on_disk, uint64_t want)
 {
     struct vr_ctx *ctx = cmp->ctx;
-    uint64_t i = cluster - cmp->first;
+    uint64_t i = cluster - cmp->first, half = want ? FOUR_ONES : 0;
 
-    ctx->sum->clusters_freed += want == 0;
+    ctx->sum->clusters_freed += want == 0 ? n : 0;
     if (!cmp->in_place || !cmp->data)
         return; /* the map has it right: new refcount structures are made from it */
-    vr_refcount_set(cmp->data, ctx->img->h.refcount_order, i, want);
+    if (n == 1) {
+        vr_refcount_set(cmp->data, ctx->img->h.refcount_order, i, want);
+    } else {
+        __builtin_memcpy(cmp->data + i * 2, &half, 8);
+        __builtin_memcpy(cmp->data + i * 2 + 8, &half, 8);
+    }
     cmp->lo = vr_min(cmp->lo, i);
-    cmp->hi = i + 1;
+    cmp->hi = i + n;
     cmp->falls |= on_disk > want;
 }
 
@@ -86,7 +94,7 @@ static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, ui
         return;
     if ((ref.claims & VR_CLAIM_RELEASED) && on_disk == ref.count + 1) {
         img->copied_matters = true;
-        put_refcount(cmp, cluster, on_disk, ref.count);
+        put_refcounts(cmp, cluster, n, on_disk, ref.count);
         return;
     }
     f.host = cluster << img->h.cluster_bits;
@@ -102,13 +110,11 @@ static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, ui
         img->rebuild = true;
     bool keep = vr_report(ctx, p, &f) == VR_KEEP;
     img->copied_matters |= keep; /* mended, it is as the entries say, or one of them had no flag */
-    for (uint64_t c = cluster; c < cluster + n; c++) {
-        uint64_t want = keep ? kept_refcount(ctx, c, on_disk, ref) : ref.count;
-        if (want != on_disk || !keep)
-            put_refcount(cmp, c, on_disk, want);
-        if (keep)
-            vr_refmap_set(&img->refs, c, want);
-    }
+    uint64_t want = keep ? kept_refcount(ctx, cluster, on_disk, ref) : ref.count;
+    if (want != on_disk)
+        put_refcounts(cmp, cluster, n, on_disk, want);
+    for (uint64_t c = cluster; keep && c < cluster + n; c++)
+        vr_refmap_set(&img->refs, c, want);
 }
 
 /* ---- one block --------------------------------------------------------------------------------------------- */
@@ -136,7 +142,6 @@ static enum vr_status plan_block(struct compare *cmp, uint64_t offset)
 static bool eight_alike(const struct vr_refmap *m, const uint8_t *refcounts, uint64_t cluster, uint64_t *on_disk,
                         uint64_t *claimed)
 {
-    const uint64_t ones = UINT64_C(0x0100010001000100);
     uint64_t lo = 0, hi = 0, refs8;
 
     if (refcounts) {
@@ -144,7 +149,7 @@ static bool eight_alike(const struct vr_refmap *m, const uint8_t *refcounts, uin
         __builtin_memcpy(&hi, refcounts + 8, 8);
     }
     *on_disk = lo != 0;
-    if (lo != hi || (lo != 0 && lo != ones))
+    if (lo != hi || (lo != 0 && lo != FOUR_ONES))
         return false;
     if (!m->bytes) {
         uint8_t bits = (uint8_t)(m->once[cluster >> 6] >> (cluster & 56));
