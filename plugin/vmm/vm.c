@@ -129,18 +129,35 @@ static int set_registers(struct child *c)
     return 0;
 }
 
-/* The host's own features, NX among them. */
-static int set_cpuid(struct child *c)
-{
-    struct kvm_cpuid2 *id = calloc(1, sizeof(*id) + CPUID_ENTRIES * sizeof(id->entries[0]));
+/* The host's own features, NX among them. Each leaf may be an exit of the host itself: asked beside the making of the VM. */
+struct cpuid {
+    int kvm_fd, err;
+    pthread_t thread;
+    struct kvm_cpuid2 *id;
+};
 
-    if (!id)
-        return -ENOMEM;
-    id->nent = CPUID_ENTRIES;
-    int failed = ioctl(c->cfg->kvm_fd, KVM_GET_SUPPORTED_CPUID, id) < 0 || ioctl(c->vcpu_fd, KVM_SET_CPUID2, id) < 0;
-    int err = failed ? -errno : 0;
-    free(id);
-    return err;
+static void *ask_cpuid(void *arg)
+{
+    struct cpuid *q = arg;
+
+    q->id = calloc(1, sizeof(*q->id) + CPUID_ENTRIES * sizeof(q->id->entries[0]));
+    if (!q->id) {
+        q->err = ENOMEM;
+        return NULL;
+    }
+    q->id->nent = CPUID_ENTRIES;
+    q->err = ioctl(q->kvm_fd, KVM_GET_SUPPORTED_CPUID, q->id) < 0 ? errno : 0;
+    return NULL;
+}
+
+/* Returns errno. */
+static int set_cpuid(const struct child *c, struct cpuid *q)
+{
+    pthread_join(q->thread, NULL);
+    if (!q->err && ioctl(c->vcpu_fd, KVM_SET_CPUID2, q->id) < 0)
+        q->err = errno;
+    free(q->id);
+    return q->err;
 }
 
 /* ---- setting up -------------------------------------------------------------------------------------------------- */
@@ -154,11 +171,14 @@ static void need(struct child *c, bool ok, const char *what)
 int vm_prepare(struct child *c)
 {
     int kvm = c->cfg->kvm_fd;
+    struct cpuid cpuid = {.kvm_fd = kvm};
 
     if (c->heap_size > (uint64_t)(PDS_MAX - 1) << 30)
         child_fail(c, VMM_FAIL_MEMORY, 0, "the memory budget is larger than a guest can be");
     need(c, ioctl(kvm, KVM_GET_API_VERSION, 0) == KVM_API_VERSION, "KVM_GET_API_VERSION");
     need(c, ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) > 0, "KVM_CAP_IMMEDIATE_EXIT");
+    errno = pthread_create(&cpuid.thread, NULL, ask_cpuid, &cpuid);
+    need(c, errno == 0, "starting a thread");
     int vm = ioctl(kvm, KVM_CREATE_VM, 0);
     need(c, vm >= 0, "KVM_CREATE_VM");
     struct kvm_userspace_memory_region slot = {.memory_size = c->memory_size,
@@ -171,7 +191,7 @@ int vm_prepare(struct child *c)
     c->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, c->vcpu_fd, 0);
     need(c, c->run != MAP_FAILED, "mapping the vCPU");
     build_page_tables(c);
-    errno = -set_cpuid(c);
+    errno = set_cpuid(c, &cpuid);
     need(c, errno == 0, "KVM_SET_CPUID2");
     errno = -set_registers(c);
     need(c, errno == 0, "KVM_SET_SREGS");
