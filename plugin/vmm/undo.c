@@ -160,16 +160,18 @@ static int judge(struct compare *c, struct tally *t)
         if (err)
             return err;
         uint32_t crc = crc32c(0, sector, sizeof(sector));
-        bool is_old = false, is_new = false, is_last = false;
+        uint32_t old = c->known[i].old_crc;
+        bool is_old = crc == old, is_new = false, is_last = false, agree = true;
         for (; i < c->count && c->known[i].sector == s; i++) {
-            is_old |= crc == c->known[i].old_crc;
+            agree &= c->known[i].old_crc == old;
             is_last = crc == c->known[i].new_crc;
             is_new |= is_last;
         }
         t->unfinished += !is_last;
-        t->old += is_old;
-        t->new += is_new && !is_old;
-        t->neither += !is_old && !is_new;
+        /* A writer's records of one sector hold the same old bytes. */
+        t->old += agree && is_old;
+        t->new += agree && is_new && !is_old;
+        t->neither += !agree || (!is_old && !is_new);
     }
     return 0;
 }

@@ -132,10 +132,12 @@ struct forged {
     uint64_t size_before, size_after, offset;
     uint32_t sectors, end_sectors, version;
     enum vmm_undo_state state; /* 0: whatever it is, READY it is not */
+    bool contradicts;          /* and a record more of the same sector, with other old bytes */
 };
 
 static const struct forged forged[] = {
     {"sound", 4096, 4096, 0, 1, 1, 1, VMM_UNDO_ORIGINAL},
+    {"two records that contradict each other", 4096, 4096, 0, 1, 2, 1, VMM_UNDO_FOREIGN, true},
     {"of another image", 4096, 4096, 512, 1, 1, 1, VMM_UNDO_FOREIGN},
     {"another version", 4096, 4096, 0, 1, 1, 2, VMM_UNDO_EMPTY},
     {"an uneven offset", 4096, 4096, 513, 1, 1, 1, VMM_UNDO_EMPTY},
@@ -161,16 +163,20 @@ static int forge(const struct forged *f)
     struct vmm_journal_header h = {.magic = VMM_JOURNAL_MAGIC, .version = f->version, .size_before = f->size_before,
                                    .size_after = f->size_after, .mode = 3};
     struct vmm_journal_record r = {.magic = VMM_RECORD_MAGIC, .offset = f->offset, .sectors = f->sectors};
-    struct vmm_journal_end e = {.magic = VMM_END_MAGIC, .records = 1, .sectors = f->end_sectors};
+    struct vmm_journal_end e = {.magic = VMM_END_MAGIC, .records = 1 + f->contradicts, .sectors = f->end_sectors};
     uint32_t payload = (f->sectors <= VMM_RECORD_SECTORS + 1 ? f->sectors : 8) * (VMM_SECTOR + 4);
-    uint8_t *bytes = calloc(1, sizeof(h) + sizeof(r) + payload + sizeof(e));
+    uint8_t *bytes = calloc(1, sizeof(h) + 2 * (sizeof(r) + payload) + sizeof(e));
     uint64_t at = 0;
 
     assert_non_null(bytes);
     h.crc = crc32c(0, &h, sizeof(h));
     at += put(bytes, &h, sizeof(h));
-    r.crc = crc32c(crc32c(0, &r, sizeof(r)), bytes + at + sizeof(r), payload); /* old bytes and new sums: zeros */
-    at += put(bytes + at, &r, sizeof(r)) + payload;
+    for (unsigned i = 0; i <= f->contradicts; i++) {
+        r.crc = 0;
+        bytes[at + sizeof(r)] = (uint8_t)i; /* the other old bytes, and new sums: zeros */
+        r.crc = crc32c(crc32c(0, &r, sizeof(r)), bytes + at + sizeof(r), payload);
+        at += put(bytes + at, &r, sizeof(r)) + payload;
+    }
     e.crc = crc32c(0, &e, sizeof(e));
     at += put(bytes + at, &e, sizeof(e));
     int fd = unit_file(bytes, at);
