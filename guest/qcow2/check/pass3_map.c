@@ -124,6 +124,9 @@ static enum vr_status walk_tables(struct vr_map_walk *w, uint64_t tables)
         VR_TRY(vr_stream_get(&s, &b));
         if (!b.data)
             break;
+        /* A map that is full does not say any more how many name this table. */
+        if (ctx->img->refs.full)
+            return VR_ENOMEM;
         walk_table(w, &b);
         if (++done % 128 == 0)
             vr_progress(ctx, VR_PASS_MAP, done, tables);

@@ -264,6 +264,46 @@ static void test_too_little_memory_is_said(void **state)
     memory_image_close(&m);
 }
 
+/*
+ * Wherever the map of references has no room for one more, the walk ends with that, and with no record of nothing: the carrier
+ * would not take it. Clusters of 512 bytes: L2 tables from 8 on, whose entries name the tables behind them; the last is garbage.
+ */
+static void test_a_full_map_ends_the_walk(void **state)
+{
+    enum { SMALL = 512, TABLES = 56, ENTRIES = SMALL / 8 };
+    static uint8_t tables[(8 + TABLES) * SMALL];
+    struct vr_summary sum;
+    unsigned ended = 0;
+
+    (void)state;
+    make_image();
+    memcpy(tables, image, SMALL);
+    tables[23] = 9;
+    vr_store64(tables + 40, SMALL);
+    vr_store64(tables + 48, 2 * SMALL);
+    tables[39] = TABLES;
+    vr_store64(tables + 24, (uint64_t)TABLES * ENTRIES * SMALL);
+    vr_store64(tables + 2 * SMALL, 3 * SMALL);
+    for (unsigned t = 0; t < TABLES; t++) {
+        uint8_t *table = tables + (8 + t) * SMALL;
+        vr_store64(tables + SMALL + t * 8, VR_COPIED | (8 + t) * SMALL);
+        for (unsigned i = 0; i + 1 < ENTRIES; i++)
+            vr_store64(table + i * 8, VR_COPIED | (8 + (t + 1 + i) % TABLES) * SMALL);
+        vr_store64(table + (ENTRIES - 1) * 8, UINT64_C(0x3f00000000000201));
+    }
+    for (uint64_t heap = 8 << 10; heap <= 2 << 20; heap += 1 << 10) {
+        struct memory_image m;
+        memory_image_open(&m, tables, sizeof(tables));
+        m.flags = VR_BOOT_WIDE;
+        memory_session(&m, VR_MODE_CHECK, heap, &sum);
+        ended += sum.status == VR_ENOMEM;
+        assert_true(sum.status == VR_ENOMEM || sum.status == VR_OK);
+        memory_image_close(&m);
+    }
+    assert_in_range(ended, 1, 2040);
+    assert_int_equal(sum.status, VR_OK);
+}
+
 /* A check refuses what mode all may mend; that there is too little memory for a dry run of that does not change it. */
 static void test_a_refusal_stands_without_its_dry_run(void **state)
 {
@@ -325,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_a_cut_refcount_block_is_made_whole),
         cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
+        cmocka_unit_test(test_a_full_map_ends_the_walk),
         cmocka_unit_test(test_a_refusal_stands_without_its_dry_run),
         cmocka_unit_test(test_every_metadata_byte_flipped),
     };
