@@ -55,6 +55,8 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
             return false;
         if (cluster < img->clusters)
             refcount = vr_refmap_get(&img->refs, cluster).count;
+        else if (img->rebuild_planned)
+            refcount = 0; /* the new structures end where the file does */
         else if (c->status == VR_OK)
             c->status = vr_refcount_read(ctx, cluster, &refcount);
     }
