@@ -49,7 +49,7 @@ def why_not(accel):
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR))
     except OSError as error:
-        return f"/dev/kvm: {error.strerror}"
+        return f"/dev/kvm cannot be opened ({error.strerror})"
     return ""
 
 

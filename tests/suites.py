@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """suites.py: runs every test suite, one after the other, and adds up what they say. Called by `./run test`."""
 import argparse
+import collections
 import dataclasses
 import json
 import os
@@ -12,11 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import patience
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / 'build' / 'test-logs'
 COUNT = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped\b')
 UNDER_KVM = re.compile(r'\b(\d+) ran under KVM\b')
-SKIP = re.compile(r'^\s*(?:\w+: )?(?:SKIP|skipped)\b:?\s+(.*\S)')
+SKIP = re.compile(r'^\s*(?:\w+: )?(?:SKIP|skipped)\b:?\s+(?:.*: )?(\S.*)')  # the reason, behind the test's name
+KVM = os.access('/dev/kvm', os.R_OK | os.W_OK)
+ACCEL = 'kvm' if KVM else 'process'
+SKIPPED = 77  # exit status, as meson has it
 CMOCKA = re.compile(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)')
 
 
@@ -27,12 +33,12 @@ class Suite:
     command: str
     quick: bool = True     # also part of --quick
     kvm: bool = False      # every test of it runs under KVM
-    timeout: int = 600     # seconds
+    timeout: int = 600     # seconds on an idle machine
     unit: bool = False     # a meson run: counted from its log, not from a last line
 
 
 # Every meson test but those that have a line of their own below.
-UNIT = 'meson test -C {build} --no-rebuild --no-suite hostile --no-suite cases --no-suite libvirt'
+UNIT = 'meson test -C {build} --no-rebuild --timeout-multiplier {{patience:.0f}} --no-suite hostile --no-suite cases --no-suite libvirt'
 CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/vmm/vol-repair --accel {accel} --cache build/case-cache'
 
 SUITES = [
@@ -43,8 +49,8 @@ SUITES = [
     Suite('unit, gcc', UNIT.format(build='{build}'), unit=True),
     Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),
     Suite('cases, sanitizers, process', CASES.format(build='{asan}', accel='process')),
-    Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True),
-    Suite('cases, clang, kvm, wide', CASES.format(build='{clang}', accel='kvm') + ' --option=--test-wide-map', kvm=True, quick=False),
+    Suite(f'cases, gcc, {ACCEL}', CASES.format(build='{build}', accel=ACCEL), kvm=KVM),
+    Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL) + ' --option=--test-wide-map', kvm=KVM, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process'),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),
@@ -56,7 +62,7 @@ SUITES = [
     Suite('errors', '{py} tests/errors/run.py --build {build}'),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
     Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
-    Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=True),
+    Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM),
 ]
 
 
@@ -67,21 +73,23 @@ class Outcome:
     skipped: int = 0
     kvm: int = 0
     seconds: float = 0.0
-    reasons: list = dataclasses.field(default_factory=list)
+    reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)  # of skips
     trouble: str = ''      # why the suite failed as a whole
 
 
 def run_command(suite, log):
     """Returns the exit status, or None where the time was over. What the suite started ends with it."""
-    names = {'py': '/usr/bin/python3', 'build': 'build/release', 'asan': 'build/sanitize', 'clang': 'build/clang-release'}
-    env = dict(os.environ, ASAN_OPTIONS='abort_on_error=0:exitcode=99', UBSAN_OPTIONS='print_stacktrace=1')
+    slower = patience.measure()
+    names = {'py': '/usr/bin/python3', 'build': 'build/release', 'asan': 'build/sanitize', 'clang': 'build/clang-release',
+             'patience': slower + 0.5}
+    env = dict(os.environ, VR_PATIENCE=f'{slower:.1f}', ASAN_OPTIONS='abort_on_error=0:exitcode=99', UBSAN_OPTIONS='print_stacktrace=1')
     # Not /tmp, which may be a tmpfs: there qemu-img's own repair of one case makes its file larger without end.
     env.setdefault('TMPDIR', '/var/tmp')
     with open(log, 'wb') as out:
         child = subprocess.Popen(suite.command.format(**names).split(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
                                  stderr=subprocess.STDOUT, env=env, start_new_session=True)
         try:
-            return child.wait(suite.timeout)
+            return child.wait(suite.timeout * slower)
         except subprocess.TimeoutExpired:
             return None
         finally:
@@ -106,10 +114,12 @@ def count_unit(suite, outcome):
         build='build/release', asan='build/sanitize', clang='build/clang-release') / 'meson-logs' / 'testlog.json'
     for line in path.read_text(errors='replace').splitlines():
         test = json.loads(line)
-        found = {'PASSED': 0, 'FAILED': 0, 'SKIPPED': 0}
+        found, why = {'PASSED': 0, 'FAILED': 0, 'SKIPPED': 0}, ''
         for text in (test.get('stdout', '') + '\n' + test.get('stderr', '')).splitlines():
             if match := CMOCKA.match(text):
                 found[match[1]] += int(match[2])
+            elif match := SKIP.match(text):
+                why = match[1]
             elif match := COUNT.match(text):
                 for key, number in zip(('PASSED', 'FAILED', 'SKIPPED'), match.groups()):
                     found[key] += int(number)
@@ -120,7 +130,7 @@ def count_unit(suite, outcome):
         outcome.failed += found['FAILED']
         outcome.skipped += found['SKIPPED']
         if found['SKIPPED']:
-            outcome.reasons.append(f"{test['name']}: {found['SKIPPED']} skipped, see the log")
+            outcome.reasons[why or 'see the log'] += found['SKIPPED']
 
 
 def count_lines(suite, lines, outcome):
@@ -129,7 +139,7 @@ def count_lines(suite, lines, outcome):
         outcome.trouble = 'ended without a line "N passed, N failed, N skipped"'
         return
     outcome.passed, outcome.failed, outcome.skipped = map(int, last.groups())
-    outcome.reasons = [m[1] for m in map(SKIP.match, lines) if m]
+    outcome.reasons.update(m[1] for m in map(SKIP.match, lines) if m)
     if outcome.skipped and not outcome.reasons:
         outcome.trouble = 'skipped tests without saying why'
     kvm = [int(m[1]) for m in map(UNDER_KVM.search, lines) if m]
@@ -143,12 +153,13 @@ def run_suite(suite):
     outcome.seconds = time.monotonic() - begin
     lines = log.read_text(errors='replace').rstrip().splitlines()
     if status is None:
-        outcome.trouble = f'did not end within {suite.timeout} seconds'
+        outcome.trouble = f'did not end within its {suite.timeout} seconds, or as many times more as this machine is slower'
     elif suite.unit:
         count_unit(suite, outcome)
     else:
         count_lines(suite, lines, outcome)
-    if not outcome.trouble and status != 0 and not outcome.failed:
+    skipped_whole = status == SKIPPED and outcome.skipped and not outcome.passed
+    if not outcome.trouble and status != 0 and not outcome.failed and not skipped_whole:
         outcome.trouble = f'ended with status {status} although nothing failed'
     if not outcome.trouble and not outcome.passed + outcome.failed + outcome.skipped:
         outcome.trouble = 'ran nothing'
@@ -166,12 +177,13 @@ def print_table(results):
     for suite, o in results:
         print(f'{suite.name:<28}{o.passed:>8}{o.failed:>8}{o.skipped:>9}{o.kvm:>11}{o.seconds:>9.0f}')
     for suite, o in results:
-        for reason in o.reasons:
-            print(f'skipped: {suite.name}: {reason}')
+        if o.skipped:
+            reasons = [why if len(o.reasons) == 1 else f'{count}: {why}' for why, count in o.reasons.most_common()]
+            print(f'skipped: {suite.name}: {o.skipped}: {"; ".join(reasons)}')
         if o.trouble:
             print(f'failed: {suite.name}: {o.trouble}')
-    if not os.access('/dev/kvm', os.R_OK | os.W_OK):
-        print('NO /dev/kvm HERE: nothing ran under KVM')
+    if not KVM:
+        print('no /dev/kvm here: what is not said to have run under KVM ran in a sandboxed process')
 
 
 def main():

@@ -33,6 +33,7 @@ import case_oracle  # noqa: E402
 from case_oracle import IMAGE  # noqa: E402
 from case_steps import Tool, last_line, same  # noqa: E402
 from mkqcow2 import Recipe  # noqa: E402
+from patience import seconds  # noqa: E402
 from qcow2_read import first_difference, guest_view  # noqa: E402
 
 CRASHES_MAX = 200
@@ -125,7 +126,7 @@ class Crash:
         """Runs the repair that is to die in `directory`: its exit status."""
         command = [self.tool.path, "-f", "qcow2", "-r", self.mode, "--output=json", f"--accel={self.tool.accel}",
                    f"--undo={os.path.join(directory, 'undo')}", *options, IMAGE]
-        run = subprocess.run(command, cwd=directory, capture_output=True, timeout=120, check=False)
+        run = subprocess.run(command, cwd=directory, capture_output=True, timeout=seconds(120), check=False)
         return run.returncode
 
     def all_dies(self, number):

@@ -12,6 +12,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from patience import seconds  # noqa: E402
+
 CRASH, HANG, PROTOCOL, PANIC, IMAGE, MEMORY = 1, 2, 3, 4, 5, 7
 READ, JOURNAL, WRITE, OVERLAY, ABORTED = 8, 9, 10, 11, 12
 CHECK, LEAKS, ALL = '1', '2', '3'
@@ -125,7 +128,7 @@ class Runner:
         """Lines that hostile-run prints for a fresh image."""
         with open(self.image, 'wb') as file:
             file.write(self.bytes)
-        done = subprocess.run([self.hostile_run, *options, guest or self.guest, case, self.image], timeout=100,
+        done = subprocess.run([self.hostile_run, *options, guest or self.guest, case, self.image], timeout=seconds(100),
                               stdin=subprocess.DEVNULL, capture_output=True, check=False)
         need(done.returncode == 0, f'hostile-run: {done.returncode} {done.stderr.decode()}')
         # Whatever the guest said arrives as printable ASCII.
@@ -358,7 +361,7 @@ def need_possessions(run, pid, mode):
 def program(run, path):
     """True where all of it was skipped."""
     try:
-        done = subprocess.run([path], timeout=250, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run([path], timeout=seconds(250), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except subprocess.TimeoutExpired:
         run.failed += 1
         print(f'FAILED {os.path.basename(path)}: goes on after 250 s')

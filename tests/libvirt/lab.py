@@ -37,6 +37,9 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import patience  # noqa: E402
+
 STUB = 'libvirt_storage_backend_fs.so'
 REAL_CODE = 'libvol-repair-backend.so'
 SETTINGS = {'helper': None, 'accel': 'auto', 'timeout': '60'}
@@ -70,7 +73,7 @@ def build_option(build_dir, name):
 
 def wait_until(condition, seconds, step=0.02):
     """Polls; returns the condition's first true value, or its last false one."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience.seconds(seconds)
     while True:
         value = condition()
         if value or time.monotonic() > end:
@@ -260,13 +263,13 @@ class Lab:
         return pids
 
     def _end_leftovers(self):
-        for sig, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        for sig, wait in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             for pid in self._leftovers():
                 try:
                     os.kill(pid, sig)
                 except ProcessLookupError:
                     pass
-            if wait_until(lambda: not self._leftovers(), patience):
+            if wait_until(lambda: not self._leftovers(), wait):
                 return
 
     # ---- use ----
@@ -308,7 +311,7 @@ class Lab:
     def run(self, argv, **kwargs):
         """subprocess.run() of argv within the lab: text, output captured unless asked otherwise."""
         pipe = subprocess.PIPE
-        kwargs = {'text': True, 'stdout': pipe, 'stderr': pipe, 'env': self.env, 'timeout': 300, **kwargs}
+        kwargs = {'text': True, 'stdout': pipe, 'stderr': pipe, 'env': self.env, 'timeout': patience.seconds(300), **kwargs}
         return subprocess.run(self.command(argv), check=False, **kwargs)
 
     def virsh(self, *args, **kwargs):

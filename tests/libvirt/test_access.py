@@ -9,6 +9,7 @@ import libvirt
 
 from common import Skip, connection, jobs, leak, make_image, qemu_check, refresh, repair
 from lab import Lab
+from patience import seconds
 
 NOBODY = 65534
 POLKITD = next((p for p in ('/usr/lib/polkit-1/polkitd', '/usr/libexec/polkitd') if os.path.exists(p)), None)
@@ -76,7 +77,7 @@ class GuardedLab(Lab):
 def as_nobody(lab, door, mode, name):
     command = ['setpriv', f'--reuid={NOBODY}', f'--regid={NOBODY}', '--clear-groups', sys.executable, '-c', CLIENT, lab.uri, door,
                mode, name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd='/')
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds(60), check=False, cwd='/')
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import MAGIC, Skip, check_schema, connection, control, jobs, leak, make_image, report_xml, wait_for_state
 from lab import wait_until
+from patience import seconds
 
 
 def virsh(t, lab, *args, **kwargs):
@@ -138,7 +139,7 @@ def test_daemon_dies(t):
         wait_for_state(conn, 'running')
         wait_until(lambda: int(jobs(conn)[0]['percent']) > 0, 10)
         lab.stop(signal.SIGKILL)
-        _, err = client.communicate(timeout=10)
+        _, err = client.communicate(timeout=seconds(10))
         assert client.returncode == 1 and 'error: the connection to the job is lost' in err, err
 
 
@@ -186,7 +187,7 @@ def abort_with(t, lab, conn, sig, mode='all'):
     wait_for_state(conn, 'running')
     wait_until(lambda: int(jobs(conn)[0]['percent']) > 0, 10)
     client.send_signal(sig)
-    out, err = client.communicate(timeout=20)
+    out, err = client.communicate(timeout=seconds(20))
     return client, out, err
 
 
@@ -228,7 +229,7 @@ def test_nothing_more_runs_after_a_signal(t):
         client = subprocess.Popen(argv, env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_for_state(conn, 'running')
         client.send_signal(signal.SIGINT)
-        out, err = client.communicate(timeout=20)
+        out, err = client.communicate(timeout=seconds(20))
         assert client.returncode == 1 and 'error: aborted\n' in err, (client.returncode, err)
         assert 'never' not in out and 'failed to get vol' not in err, (out, err)
 
@@ -270,7 +271,7 @@ def test_second_signal_leaves_at_once(t):
             time.sleep(0.5)
             assert client.poll() is None, 'the first signal ended it'
             client.send_signal(signal.SIGINT)
-            client.communicate(timeout=10)
+            client.communicate(timeout=seconds(10))
         finally:
             os.kill(lab.daemon.pid, signal.SIGCONT)
         assert client.returncode == -signal.SIGINT
@@ -297,7 +298,7 @@ def on_terminal(t, lab, *args):
         argv = lab.command([program(t), 'vol-repair', 'default', 'disk.qcow2', *args])
         client = subprocess.Popen(argv, env=lab.env, stdin=slave, stdout=subprocess.PIPE, stderr=slave, text=True)
         text = read_terminal(master, client)
-        client.communicate(timeout=20)
+        client.communicate(timeout=seconds(20))
         return text
     finally:
         os.close(slave)

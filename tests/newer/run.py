@@ -26,6 +26,7 @@ sys.dont_write_bytecode = True
 
 import case_oracle  # noqa: E402
 from mkqcow2 import Recipe  # noqa: E402
+from patience import seconds  # noqa: E402
 
 CHROOTS = Path(os.environ.get('VOL_REPAIR_CHROOTS', '/var/cache/vol-repair-tests'))
 NEWER = ('trixie', 'sid')
@@ -73,7 +74,7 @@ class Judge:
             return case_oracle.qemu_img(str(directory), *arguments)
         script = 'mount --bind "$1" "$2/mnt" && shift && cd / && exec chroot "$1" sh -c \'cd /mnt && exec qemu-img "$@"\' sh "${@:2}"'
         return subprocess.run(['unshare', '-m', 'bash', '-c', script, 'bash', str(directory), str(self.chroot), *arguments],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', timeout=120, check=False)
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', timeout=seconds(120), check=False)
 
     def clean(self, directory, image):
         return self.run(directory, 'check', '-f', 'qcow2', image)
@@ -134,7 +135,7 @@ def judge_case(name, program, judges, work):
         Recipe(text).save(str(directory / 'ours.qcow2'))
         case_oracle.copy_sparse(str(directory / 'ours.qcow2'), str(directory / 'qemu.qcow2'))
         subprocess.run([*program, '-f', 'qcow2', '-r', 'all', f'--undo={directory}/undo', str(directory / 'ours.qcow2')],
-                       capture_output=True, timeout=120, check=False)
+                       capture_output=True, timeout=seconds(120), check=False)
         case_oracle.qemu_img(str(directory), 'check', '-f', 'qcow2', '-r', 'all', 'qemu.qcow2')
         here = Judge('here')
         if here.clean(directory, 'ours.qcow2').returncode != 0:

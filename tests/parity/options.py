@@ -2,6 +2,8 @@
 """options.py: command lines that qemu-img and vol-repair must answer alike: exit code, standard output and error."""
 import subprocess
 
+from patience import seconds
+
 QEMU_OPEN = 'driver=qcow2,file.filename=a.q'
 # Each is also given to qemu-img check; names are of the files that make_files() makes.
 SAME = [
@@ -54,7 +56,7 @@ def make_files(directory):
 
 
 def answer(program, words, directory):
-    run = subprocess.run([*program, *words.split()], cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([*program, *words.split()], cwd=directory, capture_output=True, text=True, timeout=seconds(60), check=False)
     return run.returncode, run.stdout, run.stderr.replace('vol-repair:', 'qemu-img:').replace('vol-repair --help', 'qemu-img --help')
 
 

@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 import case_oracle  # noqa: E402
 import options  # noqa: E402
 from mkqcow2 import Recipe  # noqa: E402
+from patience import seconds  # noqa: E402
 
 RUNS = {'check': [], 'leaks': ['-r', 'leaks'], 'all': ['-r', 'all'], 'check json': ['--output=json'],
         'all quiet': ['-q', '-r', 'all']}
@@ -38,7 +39,7 @@ INTENDED = [
 
 def run(program, options, directory):
     done = subprocess.run([*program, *options, case_oracle.IMAGE], cwd=directory, capture_output=True, text=True,
-                          errors='replace', timeout=120, check=False)
+                          errors='replace', timeout=seconds(120), check=False)
     # The driver logs some of what it meets in its own name, on top of what the check says.
     errors = ''.join(l for l in done.stderr.splitlines(True) if not l.startswith('qcow2'))
     return {'exit': str(done.returncode), 'stdout': done.stdout if '--output=json' not in options else qemu_keys(done.stdout), 'stderr': errors.replace('vol-repair:', 'qemu-img:')}

@@ -14,6 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from patience import seconds  # noqa: E402
+
 TEST = ['-c', 'test:///default']
 
 # Command lines of virsh; both programs must do the same with each. Times are masked.
@@ -99,7 +102,7 @@ class Front:
 
     def run(self, program, args, text='', env=None):
         done = subprocess.run(['virsh', *args], executable=program, env=env or self.env, input=text, text=True,
-                              timeout=60, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+                              timeout=seconds(60), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         mask = re.compile(r'Time: [0-9.]+ ms')
         return done.returncode, mask.sub('Time', done.stdout), mask.sub('Time', done.stderr)
 
@@ -270,7 +273,7 @@ def copies_do_not_call_each_other(front):
         shutil.copy(front.ours, place / 'virsh')
     env = dict(front.env, PATH=':'.join([*map(str, places), '/usr/bin:/bin']), LD_LIBRARY_PATH=front.library)
     front.ours_is(TEST + ['list'], 0, out='running', env=env)
-    done = subprocess.run(['virsh', *TEST, 'list; help vol-repair'], env=env, text=True, timeout=60,
+    done = subprocess.run(['virsh', *TEST, 'list; help vol-repair'], env=env, text=True, timeout=seconds(60),
                           stdout=subprocess.PIPE, check=False)
     assert done.returncode == 0 and 'running' in done.stdout, done
 
