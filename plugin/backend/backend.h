@@ -114,6 +114,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Config, config_free)
 struct config *config_load(char **error);
 bool config_memory_is_valid(const char *text);
 bool config_accel_is_valid(const char *text);
+struct job_options;
+/* What the configuration has is the most that a caller gets. Reports and returns false where a request wants more. */
+bool config_allows(const struct config *cfg, const struct job_options *opts);
 
 /* <localstatedir>/lib/vol-repair/undo, or a session's own. Caller frees. */
 char *config_undo_dir(void);

@@ -45,6 +45,35 @@ bool config_memory_is_valid(const char *text)
     return digits > 0 && digits < 19 && (!suffix[0] || (strchr("KMGT", suffix[0]) && !suffix[1]));
 }
 
+/* Of a valid text; what no number holds is the largest there is. */
+static guint64 memory_bytes(const char *text)
+{
+    guint64 bytes = g_ascii_strtoull(text, NULL, 10);
+    const char *suffix = text + strspn(text, "0123456789");
+
+    for (const char *p = "KMGT"; suffix[0] && *p; p++) {
+        bytes = bytes > G_MAXUINT64 / 1024 ? G_MAXUINT64 : bytes * 1024;
+        if (*p == suffix[0])
+            break;
+    }
+    return bytes;
+}
+
+bool config_allows(const struct config *cfg, const struct job_options *opts)
+{
+    bool forever = opts->timeout == 0 || (unsigned)MAX(opts->timeout, 0) > cfg->timeout;
+
+    if (opts->accel && g_str_equal(cfg->accel, "kvm") && g_str_equal(opts->accel, "process"))
+        vr_error(VIR_ERR_OPERATION_DENIED, "%s", "this host's vol-repair.conf insists on accel = kvm");
+    else if (opts->memory && memory_bytes(opts->memory) > memory_bytes(cfg->memory))
+        vr_error(VIR_ERR_OPERATION_DENIED, "this host's vol-repair.conf allows a job memory = %s and no more", cfg->memory);
+    else if (opts->timeout >= 0 && cfg->timeout && forever)
+        vr_error(VIR_ERR_OPERATION_DENIED, "this host's vol-repair.conf allows timeout = %u and no more", cfg->timeout);
+    else
+        return true;
+    return false;
+}
+
 bool config_accel_is_valid(const char *text)
 {
     return g_str_equal(text, "auto") || g_str_equal(text, "kvm") || g_str_equal(text, "process");

@@ -62,6 +62,8 @@ static bool may_start(const struct job_request *req, const struct config *cfg, c
             req->vol->name, format);
         return false;
     }
+    if (req->opts && !config_allows(cfg, req->opts))
+        return false;
     return access_allows(req->vol, req->mode != MODE_CHECK);
 }
 

@@ -56,7 +56,10 @@ static void add_settings(GPtrArray *args, const struct spawn *sp)
     const struct job_options *opts = sp->opts;
     unsigned timeout = opts && opts->timeout >= 0 ? (unsigned)opts->timeout : sp->cfg->timeout;
 
-    g_ptr_array_add(args, g_strdup_printf("--accel=%s", opts && opts->accel ? opts->accel : sp->cfg->accel));
+    /* config_allows() has refused what is less than a configuration that insists; auto is no less. */
+    bool ask = opts && opts->accel && !g_str_equal(sp->cfg->accel, "kvm");
+
+    g_ptr_array_add(args, g_strdup_printf("--accel=%s", ask ? opts->accel : sp->cfg->accel));
     g_ptr_array_add(args, g_strdup_printf("--memory=%s", opts && opts->memory ? opts->memory : sp->cfg->memory));
     g_ptr_array_add(args, g_strdup_printf("--timeout=%u", timeout));
     if (sp->cfg->user)

@@ -2,8 +2,7 @@
 /*
  * accel_process.c: the same guest code in a child process that can do nothing but the ring.
  *
- * For hosts without KVM, and only when asked for: a system call filter and shared memory stand where the VM's walls
- * were. The doorbell is a write to one pipe and a read from another.
+ * For hosts without KVM: a system call filter and shared memory stand where the VM's walls were. The doorbell is a write to one pipe and a read from another.
  */
 #include <errno.h>
 #include <signal.h>

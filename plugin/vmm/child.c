@@ -181,7 +181,7 @@ static void make_memory(struct child *c)
 {
     const struct vmm_config *cfg = c->cfg;
     /* The process accelerator's guest is another process: it shares the memory. */
-    int share = cfg->accel == VMM_ACCEL_PROCESS ? MAP_SHARED : MAP_PRIVATE;
+    int share = c->accel == VMM_ACCEL_PROCESS ? MAP_SHARED : MAP_PRIVATE;
 
     if (cfg->memory < OVERHEAD + 2 * HEAP_MIN)
         child_fail(c, VMM_FAIL_MEMORY, 0, "at least 16 MiB are needed");
@@ -207,7 +207,7 @@ static void load(struct child *c)
     const void *elf = c->cfg->guest_elf;
     uint64_t size = c->cfg->guest_elf_size;
 
-    if (c->cfg->accel != VMM_ACCEL_KVM)
+    if (c->accel != VMM_ACCEL_KVM)
         return; /* the same code, compiled into this program */
     if (!elf)
         elf = load_embedded(&size);
@@ -237,17 +237,40 @@ static void enclose(struct child *c)
         child_fail(c, VMM_FAIL_SANDBOX, err, "dropping rights");
 }
 
+/* A VM, or, where that is left to us and KVM makes none, a process; the front is told why. */
+static void choose_accel(struct child *c)
+{
+    struct vmm_no_kvm why = {0};
+    const char *lacks;
+
+    c->accel = c->cfg->accel;
+    if (c->accel == VMM_ACCEL_PROCESS)
+        return;
+    lacks = vm_open(c);
+    if (lacks && c->accel == VMM_ACCEL_KVM)
+        child_fail(c, VMM_FAIL_KVM, errno, lacks);
+    c->accel = lacks ? VMM_ACCEL_PROCESS : VMM_ACCEL_KVM;
+    if (!lacks)
+        return;
+    why.error = errno;
+    snprintf(why.text, sizeof(why.text), "%s", lacks);
+    child_send(c, VMM_MSG_ACCEL, &why, sizeof(why));
+    close(c->cfg->kvm_fd);
+}
+
 void vmm_child(const struct vmm_config *cfg)
 {
     static struct child child; /* one run, one child */
     struct child *c = &child;
-    bool kvm = cfg->accel == VMM_ACCEL_KVM;
+    bool kvm;
 
     c->cfg = cfg;
     c->started_us = child_now_us();
-    c->vcpu_fd = c->bell_fd = c->resume_fd = -1;
+    c->vm_fd = c->vcpu_fd = c->bell_fd = c->resume_fd = -1;
     signal(SIGPIPE, SIG_IGN);
     enclose(c);
+    choose_accel(c);
+    kvm = c->accel == VMM_ACCEL_KVM;
     make_memory(c);
     load(c);
     overlay_init(&c->overlay, cfg->overlay_fd, cfg->image_fd, cfg->image_size, overlay_memory(cfg));
@@ -257,7 +280,7 @@ void vmm_child(const struct vmm_config *cfg)
     else
         process_prepare(c);
     start_threads(c);
-    int err = sandbox_filter(cfg->accel, c->guest_pid);
+    int err = sandbox_filter(c->accel, c->guest_pid);
     if (err)
         child_fail(c, VMM_FAIL_SANDBOX, err, "the system call filter");
     c->guest_us = child_now_us();

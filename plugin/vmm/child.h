@@ -139,6 +139,8 @@ const void *load_embedded(uint64_t *size);
 
 /* ---- vm.c, accel_process.c: where the guest runs -------------------------------------------------------------- */
 
+/* Makes an empty VM. NULL, or what KVM lacks or refused, with errno (0: the words say all); nothing is left then. */
+const char *vm_open(struct child *c);
 /* Sets up; after it only run() is called. 0, or the failure was reported. */
 int vm_prepare(struct child *c);
 void vm_run(struct child *c) __attribute__((noreturn));
@@ -175,7 +177,13 @@ struct child {
     uint64_t *phase;       /* of stats: what the time since phase_us is to be added to, or NULL */
     uint64_t phase_us;
     /* accelerators */
-    int vcpu_fd;
+    enum vmm_accel accel;  /* the one that was chosen, never AUTO */
+    struct cpuid {
+        int kvm_fd, err;
+        pthread_t thread;
+        struct kvm_cpuid2 *id;
+    } cpuid;               /* the host's own, asked beside the making of the VM: each leaf may be an exit of the host itself */
+    int vm_fd, vcpu_fd;
     struct kvm_run *run;
     int bell_fd, resume_fd, guest_pid;
     /* watchdog */

@@ -150,6 +150,24 @@ static bool take_fail(struct frames *fr, const struct vmm_fail *msg, GError **er
     return true;
 }
 
+/* Only as the first word of a child that was left to choose. */
+static bool take_no_kvm(struct frames *fr, const struct vmm_no_kvm *msg, GError **error)
+{
+    g_autofree char *text = NULL;
+
+    if (!fr->first || fr->res->opt->accel != VMM_ACCEL_AUTO || fr->res->accel_reason || msg->error < 0 ||
+        !memchr(msg->text, 0, sizeof(msg->text)))
+        return bad(error, "malformed choice of an accelerator");
+    text = g_strdup(msg->text);
+    for (char *p = text; *p; p++) {
+        if (!g_ascii_isprint(*p))
+            *p = '?';
+    }
+    accel_fell_back(fr->res, msg->error ? g_strdup_printf("%s: %s", text, g_strerror(msg->error))
+                                        : g_strdup_printf("%s is not what is needed", text));
+    return true;
+}
+
 /* Size of a frame that has one size, else 0. */
 static uint32_t fixed_size(uint32_t type)
 {
@@ -164,12 +182,14 @@ static uint32_t fixed_size(uint32_t type)
         return sizeof(struct vmm_stats);
     case VMM_MSG_FAIL:
         return sizeof(struct vmm_fail);
+    case VMM_MSG_ACCEL:
+        return sizeof(struct vmm_no_kvm);
     default:
         return 0;
     }
 }
 
-bool frames_take(struct frames *fr, const struct vmm_msg *msg, const void *body, GError **error)
+static bool take_one(struct frames *fr, const struct vmm_msg *msg, const void *body, GError **error)
 {
     struct result *res = fr->res;
     uint32_t size = fixed_size(msg->type);
@@ -189,6 +209,8 @@ bool frames_take(struct frames *fr, const struct vmm_msg *msg, const void *body,
         return take_summary(fr, body, error);
     case VMM_MSG_FAIL:
         return take_fail(fr, body, error);
+    case VMM_MSG_ACCEL:
+        return take_no_kvm(fr, body, error);
     case VMM_MSG_STATS:
         if (!res->have_summary && !res->have_fail)
             return bad(error, "statistics before the last word");
@@ -198,4 +220,12 @@ bool frames_take(struct frames *fr, const struct vmm_msg *msg, const void *body,
     default:
         return bad(error, "unknown frame");
     }
+}
+
+bool frames_take(struct frames *fr, const struct vmm_msg *msg, const void *body, GError **error)
+{
+    bool ok = take_one(fr, msg, body, error);
+
+    fr->first = false;
+    return ok;
 }

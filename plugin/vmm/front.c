@@ -74,23 +74,10 @@ static void child_signals(void)
 
 /* ---- starting ---------------------------------------------------------------------------------------- */
 
-static int open_kvm(GError **error)
+static bool open_resources(struct result *res, struct vmm_config *cfg, const struct undofile *uf, GError **error)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    if (fd < 0)
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
-                    "Could not open '/dev/kvm': %s (--accel=process works without KVM)", g_strerror(errno));
-    return fd;
-}
-
-static bool open_resources(struct vmm_config *cfg, const struct undofile *uf, GError **error)
-{
-    if (cfg->accel == VMM_ACCEL_KVM) {
-        cfg->kvm_fd = open_kvm(error);
-        if (cfg->kvm_fd < 0)
-            return false;
-    }
+    if (!accel_open(res, cfg, error))
+        return false;
     if (uf) {
         cfg->journal_fd = uf->fd;
         cfg->overlay_fd = overlay_open(uf->path);
@@ -104,7 +91,6 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
 {
     struct vmm_config cfg = {
         .mode = (enum vr_mode)opt->mode,
-        .accel = opt->accel,
         .image_fd = img->fd,
         .kvm_fd = -1,
         .overlay_fd = -1,
@@ -296,6 +282,7 @@ bool front_run(struct result *res, const struct image *img, struct undofile *uf,
     bool ok = false;
 
     run->frames = (struct frames){.res = res,
+                                  .first = true,
                                   .repair = options_is_repair(res->opt),
                                   .progress = on_progress,
                                   .commit = on_commit,
@@ -305,7 +292,7 @@ bool front_run(struct result *res, const struct image *img, struct undofile *uf,
     run->signal_fd = signals_open();
     if (run->signal_fd < 0) {
         failed(error, "watch for signals");
-    } else if (user_choose(res->opt->user, &cfg, error) && open_resources(&cfg, uf, error) && spawn(run, &cfg, error)) {
+    } else if (user_choose(res->opt->user, &cfg, error) && open_resources(res, &cfg, uf, error) && spawn(run, &cfg, error)) {
         res->ran = true;
         ok = listen_to_child(run, error);
         ok = reap(run, ok, error);

@@ -140,6 +140,16 @@ bool inuse_test(const struct image *img, const char *shown, GError **error);
 /* Fills uid and gid, where we are root. text: USER[:GROUP], names or numbers, or NULL. */
 bool user_choose(const char *text, struct vmm_config *cfg, GError **error);
 
+/* ---- accel.c: what the guest runs in ----------------------------------------------------------------- */
+
+struct result;
+/* Fills accel and kvm_fd of cfg, opening /dev/kvm where the options want it. */
+bool accel_open(struct result *res, struct vmm_config *cfg, GError **error);
+/* KVM was left to us, and cannot be had, for this reason (taken): into the result, and told to a terminal. */
+void accel_fell_back(struct result *res, char *reason);
+/* For the report: kvm, process, or none. */
+const char *accel_name(const struct result *res);
+
 /* ---- undofile.c: where the journal lies ------------------------------------------------------------ */
 
 struct undofile {
@@ -198,6 +208,7 @@ struct result {
     GHashTable *names;          /* of snapshots: names.c */
     uint64_t file_size;         /* before the run */
     bool ran;                   /* a guest was started */
+    char *accel_reason;         /* why it runs in a process; NULL = under KVM */
     /* conclusions */
     bool qemu_document;         /* qemu-img would print a summary for this run */
     enum verdict verdict;
@@ -280,6 +291,7 @@ const char *names_get(GHashTable *names, uint32_t root, bool id);
 struct frames {
     struct result *res;
     bool repair;
+    bool first; /* none was taken yet */
     uint32_t kept[VR_WALK_COUNT][VR_P_COUNT]; /* records stored so far */
     void (*progress)(void *opaque, enum vr_walk walk, enum vr_pass pass, double part);
     void (*commit)(void *opaque, bool ended);

@@ -88,7 +88,7 @@ void options_print_help(void)
            "      --mode MODE        check, leaks, all, or undo the last repair; says more than -r\n"
            "      --force-leaks      free what looks leaked even where part of the map cannot be read\n"
            "      --undo FILE        undo journal: where a repair keeps it, which one undo rolls back\n"
-           "      --accel ACCEL      kvm, process (no KVM: a sandboxed process), auto (kvm)\n"
+           "      --accel ACCEL      kvm, process (no KVM: a sandboxed process), auto (kvm where it can be had)\n"
            "      --memory SIZE      memory of guest and VMM together (256M)\n"
            "      --timeout SECONDS  stop when nothing progresses for so long (30; 0 = never)\n"
            "      --max-messages N   examples for each problem (100)\n"
@@ -136,7 +136,7 @@ static void options_default(struct options *opt)
 {
     memset(opt, 0, sizeof(*opt));
     opt->mode = FRONT_CHECK;
-    opt->accel = VMM_ACCEL_KVM;
+    opt->accel = VMM_ACCEL_AUTO;
     opt->memory = UINT64_C(256) << 20;
     opt->timeout = 30;
     opt->examples = 100;
@@ -197,8 +197,9 @@ static bool take_cache(const char *value, GError **error)
 
 static bool take_accel(struct options *opt, const char *value, GError **error)
 {
-    /* auto never falls back: a repair outside a guest is the user's own decision. */
-    if (g_str_equal(value, "kvm") || g_str_equal(value, "auto")) {
+    if (g_str_equal(value, "auto")) {
+        opt->accel = VMM_ACCEL_AUTO;
+    } else if (g_str_equal(value, "kvm")) {
         opt->accel = VMM_ACCEL_KVM;
     } else if (g_str_equal(value, "process")) {
         opt->accel = VMM_ACCEL_PROCESS;

@@ -232,8 +232,6 @@ static void add_timings(struct json *b, const struct result *res)
 
 static void add_outcome(struct json *b, const struct result *res)
 {
-    const char *accel = res->opt->accel == VMM_ACCEL_KVM ? "kvm" : "process";
-
     json_add_uint(b, "report-version", 1);
     json_add_string(b, "mode", options_mode_name(res->opt->mode));
     json_add_string(b, "verdict", verdict_name(res->verdict));
@@ -244,7 +242,9 @@ static void add_outcome(struct json *b, const struct result *res)
 
         json_add_string(b, "error", line);
     }
-    json_add_string(b, "accel", res->ran ? accel : "none");
+    json_add_string(b, "accel", accel_name(res));
+    if (res->ran && res->accel_reason)
+        json_add_string(b, "accel-reason", res->accel_reason);
     json_add_bool(b, "image-changed", res->image_changed);
 }
 

@@ -22,6 +22,7 @@ void result_clear(struct result *res)
     g_hash_table_unref(res->names);
     g_free(res->error);
     g_free(res->cli_error);
+    g_free(res->accel_reason);
     g_free(res->undo_path);
     memset(res, 0, sizeof(*res));
 }

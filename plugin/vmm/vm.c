@@ -129,13 +129,7 @@ static int set_registers(struct child *c)
     return 0;
 }
 
-/* The host's own features, NX among them. Each leaf may be an exit of the host itself: asked beside the making of the VM. */
-struct cpuid {
-    int kvm_fd, err;
-    pthread_t thread;
-    struct kvm_cpuid2 *id;
-};
-
+/* The host's own features, NX among them. */
 static void *ask_cpuid(void *arg)
 {
     struct cpuid *q = arg;
@@ -151,8 +145,10 @@ static void *ask_cpuid(void *arg)
 }
 
 /* Returns errno. */
-static int set_cpuid(const struct child *c, struct cpuid *q)
+static int set_cpuid(struct child *c)
 {
+    struct cpuid *q = &c->cpuid;
+
     pthread_join(q->thread, NULL);
     if (!q->err && ioctl(c->vcpu_fd, KVM_SET_CPUID2, q->id) < 0)
         q->err = errno;
@@ -168,19 +164,35 @@ static void need(struct child *c, bool ok, const char *what)
         child_fail(c, VMM_FAIL_KVM, errno, what);
 }
 
-int vm_prepare(struct child *c)
+const char *vm_open(struct child *c)
 {
     int kvm = c->cfg->kvm_fd;
-    struct cpuid cpuid = {.kvm_fd = kvm};
+
+    errno = 0;
+    if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+        return "KVM_GET_API_VERSION";
+    if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)
+        return "KVM_CAP_IMMEDIATE_EXIT";
+    c->cpuid = (struct cpuid){.kvm_fd = kvm};
+    errno = pthread_create(&c->cpuid.thread, NULL, ask_cpuid, &c->cpuid);
+    if (errno)
+        return "starting a thread";
+    c->vm_fd = ioctl(kvm, KVM_CREATE_VM, 0);
+    if (c->vm_fd >= 0)
+        return NULL;
+    int err = errno;
+    pthread_join(c->cpuid.thread, NULL);
+    free(c->cpuid.id);
+    errno = err;
+    return "KVM_CREATE_VM";
+}
+
+int vm_prepare(struct child *c)
+{
+    int kvm = c->cfg->kvm_fd, vm = c->vm_fd;
 
     if (c->heap_size > (uint64_t)(PDS_MAX - 1) << 30)
         child_fail(c, VMM_FAIL_MEMORY, 0, "the memory budget is larger than a guest can be");
-    need(c, ioctl(kvm, KVM_GET_API_VERSION, 0) == KVM_API_VERSION, "KVM_GET_API_VERSION");
-    need(c, ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) > 0, "KVM_CAP_IMMEDIATE_EXIT");
-    errno = pthread_create(&cpuid.thread, NULL, ask_cpuid, &cpuid);
-    need(c, errno == 0, "starting a thread");
-    int vm = ioctl(kvm, KVM_CREATE_VM, 0);
-    need(c, vm >= 0, "KVM_CREATE_VM");
     struct kvm_userspace_memory_region slot = {.memory_size = c->memory_size,
                                                .userspace_addr = (uint64_t)(uintptr_t)c->memory};
     need(c, ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) == 0, "KVM_SET_USER_MEMORY_REGION");
@@ -191,7 +203,7 @@ int vm_prepare(struct child *c)
     c->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, c->vcpu_fd, 0);
     need(c, c->run != MAP_FAILED, "mapping the vCPU");
     build_page_tables(c);
-    errno = set_cpuid(c, &cpuid);
+    errno = set_cpuid(c);
     need(c, errno == 0, "KVM_SET_CPUID2");
     errno = -set_registers(c);
     need(c, errno == 0, "KVM_SET_SREGS");

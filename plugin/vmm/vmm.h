@@ -15,14 +15,15 @@
 
 #include "vr_problems.h"
 
-enum vmm_accel { VMM_ACCEL_KVM = 1, VMM_ACCEL_PROCESS = 2 };
+/* AUTO: KVM where a VM can be made, else a process; the child decides, and says so (VMM_MSG_ACCEL). */
+enum vmm_accel { VMM_ACCEL_AUTO = 0, VMM_ACCEL_KVM = 1, VMM_ACCEL_PROCESS = 2 };
 
 /* All descriptors are owned by the child once vmm_child() runs. -1 = not given. */
 struct vmm_config {
     enum vr_mode mode;
     enum vmm_accel accel;
     int image_fd;         /* read-only for check, else read-write */
-    int kvm_fd;           /* /dev/kvm, VMM_ACCEL_KVM only */
+    int kvm_fd;           /* /dev/kvm, or -1 with VMM_ACCEL_PROCESS */
     int overlay_fd;       /* unlinked file or memfd for blocks the guest writes; -1 in check */
     int journal_fd;       /* empty file, read-write; -1 in check */
     int msg_fd;           /* write end of a pipe: frames to the front */
@@ -60,6 +61,13 @@ enum vmm_msg_type {
     VMM_MSG_SUMMARY = 4,  /* struct vr_summary; the guest's last word */
     VMM_MSG_STATS = 5,    /* struct vmm_stats; after SUMMARY or FAIL, always last */
     VMM_MSG_FAIL = 6,     /* struct vmm_fail; instead of SUMMARY */
+    VMM_MSG_ACCEL = 7,    /* struct vmm_no_kvm: the first frame, where VMM_ACCEL_AUTO became a process */
+};
+
+/* Why no VM could be made. */
+struct vmm_no_kvm {
+    int32_t error; /* errno, or 0 where text says all */
+    char text[60]; /* what failed: printable ASCII, NUL-terminated */
 };
 
 struct vmm_progress {

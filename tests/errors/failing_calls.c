@@ -5,6 +5,7 @@
  * FAIL_INODE: the file; with FAIL_OTHERS=1, every named file but that one. FAIL_CALL: pread, pwrite, fdatasync, fsync, or
  * ioctl, which is about KVM's whatever the file is. FAIL_AFTER: how many calls on that file go well first. FAIL_ERRNO: with
  * which error the one after them fails, and with FAIL_FOREVER=1 every later one as well.
+ * FAIL_CALL=no-vm: KVM's calls are answered as by a KVM that has all that is asked for, and makes no VM (FAIL_ERRNO).
  * FAIL_FORKED=1: only in processes that the program forks, which count for themselves.
  * FAIL_WAIT: they do not fail, but wait that many milliseconds first, as on a slow disk. FAIL_SHORT=1: they do not fail, but
  * do 16 bytes of what they were asked at most.
@@ -121,6 +122,16 @@ int fsync(int fd)
     return should_fail("fsync", fd) ? -1 : real(fd);
 }
 
+static int kvm_without_vm(unsigned long request)
+{
+    if (request == KVM_GET_API_VERSION)
+        return KVM_API_VERSION;
+    if (request == KVM_CHECK_EXTENSION)
+        return 1;
+    errno = error;
+    return -1;
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*real)(int, unsigned long, void *);
@@ -131,5 +142,7 @@ int ioctl(int fd, unsigned long request, ...)
     va_end(args);
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "ioctl");
+    if (_IOC_TYPE(request) == KVMIO && strcmp(call_name, "no-vm") == 0)
+        return kvm_without_vm(request);
     return _IOC_TYPE(request) == KVMIO && should_fail("ioctl", fd) ? -1 : real(fd, request, arg);
 }

@@ -8,6 +8,7 @@ import argparse
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from patience import seconds  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = """image size=64M
@@ -61,7 +65,7 @@ class Lab:
         journal = [] if mode == 'check' else [f'--undo={self.dir}/undo']
         command = [*prefix, self.tool, f'--accel={accel or self.accel}', f'--mode={mode}', *journal, *more,
                    str(image or self.image)]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=seconds(60))
 
     def failing(self, call, after, error, forever=False):
         env = {'LD_PRELOAD': self.shim, 'FAIL_CALL': call, 'FAIL_AFTER': str(after), 'FAIL_ERRNO': str(error),
@@ -113,9 +117,36 @@ def a_truncated_header(lab):
     expect(lab, done, 1, 'Could not (open|check)')
 
 
+def with_dev(kvm=''):
+    """A /dev that has null and, by these arguments of mknod, perhaps kvm."""
+    script = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && '
+    if kvm:
+        script += f'mknod {kvm} && chgrp daemon /dev/kvm && '
+    return 'unshare', '-m', 'sh', '-c', script + 'exec "$0" "$@"'
+
+
+NO_KVM = '-m 660 /dev/kvm c 10 232'  # whether the kernel has one or not, it is not everybody's
+NOT_KVM = '-m 666 /dev/kvm c 1 3'    # /dev/null
+
+
+def expect_process(lab, done, reason):
+    """The repair was made, by a process, and the report says why."""
+    if done.returncode != 0:
+        raise AssertionError(f'exit {done.returncode}: {done.stderr[-300:]}')
+    report = json.loads(done.stdout)
+    if report['accel'] != 'process' or not re.search(reason, report['accel-reason']) or report['verdict'] != 'repaired':
+        raise AssertionError(f'{report["verdict"]} by {report["accel"]}: {report.get("accel-reason")}')
+    if 'KVM' in done.stderr:
+        raise AssertionError(f'this is no terminal: {done.stderr}')
+    lab.expect_undone()
+
+
 def no_kvm_device(lab):
-    done = lab.repair(prefix=('unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /dev && exec "$0" "$@"'), accel='kvm')
-    expect(lab, done, 1, "/dev/kvm.*--accel=process")
+    expect(lab, lab.repair(prefix=with_dev(), accel='kvm'), 1, "/dev/kvm.*--accel=process")
+
+
+def auto_without_a_kvm_device(lab):
+    expect_process(lab, lab.repair('--output=json', prefix=with_dev(), accel='auto'), '/dev/kvm.*No such file')
 
 
 def as_nobody(lab, mode):
@@ -127,13 +158,42 @@ def as_nobody(lab, mode):
 
 
 def kvm_device_without_permission(lab):
-    done = lab.repair(prefix=as_nobody(lab, 0o666), accel='kvm')
-    expect(lab, done, 1, "/dev/kvm.*Permission denied")
+    done = lab.repair(prefix=(*with_dev(NO_KVM), *as_nobody(lab, 0o666)), accel='kvm')
+    expect(lab, done, 1, r"/dev/kvm.*Permission denied \(the group 'daemon' may use it\)")
+
+
+def auto_without_permission_for_kvm(lab):
+    done = lab.repair('--output=json', prefix=(*with_dev(NO_KVM), *as_nobody(lab, 0o666)), accel='auto')
+    expect_process(lab, done, "Permission denied .*group 'daemon'")
 
 
 def kvm_device_that_is_none(lab):
-    script = 'mount --bind /dev/null /dev/kvm && exec "$0" "$@"'
-    expect(lab, lab.repair(prefix=('unshare', '-m', 'sh', '-c', script), accel='kvm'), 1, 'KVM')
+    expect(lab, lab.repair(prefix=with_dev(NOT_KVM), accel='kvm'), 1, 'KVM')
+
+
+def auto_with_a_kvm_device_that_is_none(lab):
+    expect_process(lab, lab.repair('--output=json', prefix=with_dev(NOT_KVM), accel='auto'), 'KVM_GET_API_VERSION')
+
+
+def kvm_that_another_hypervisor_has(lab):
+    env = lab.failing('no-vm', 0, errno.EBUSY)
+    expect(lab, lab.repair(prefix=with_dev(NOT_KVM), env=env, accel='kvm'), 1, 'KVM_CREATE_VM: Device or resource busy')
+
+
+def auto_with_kvm_that_another_hypervisor_has(lab):
+    done = lab.repair('--output=json', prefix=with_dev(NOT_KVM), env=lab.failing('no-vm', 0, errno.EBUSY), accel='auto')
+    expect_process(lab, done, 'KVM_CREATE_VM: Device or resource busy')
+
+
+def a_terminal_is_told_of_no_kvm(lab):
+    master, slave = os.openpty()
+    command = [*with_dev(), lab.tool, str(lab.image)]
+    subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, timeout=seconds(60), check=False)
+    os.close(slave)
+    lines = [line for line in os.read(master, 65536).decode().splitlines() if 'no KVM here' in line]
+    if len(lines) != 1 or '/dev/kvm' not in lines[0]:
+        raise AssertionError(f'not told once: {lines}')
+    os.close(master)
 
 
 def image_of_another_owner_read_only(lab):
@@ -199,7 +259,7 @@ def reads_and_writes_in_pieces(lab):
         if done.returncode != 0:
             raise AssertionError(f'{call}: exit {done.returncode}: {done.stderr[-200:]}')
         undone = subprocess.run([lab.tool, f'--accel={lab.accel}', '--mode=undo', f'--undo={lab.dir}/undo', lab.image],
-                                capture_output=True, text=True, env={**os.environ, **env}, timeout=60)
+                                capture_output=True, text=True, env={**os.environ, **env}, timeout=seconds(60))
         if undone.returncode != 0 or lab.digest() != lab.before:
             raise AssertionError(f'{call}: undo ended with {undone.returncode}: {undone.stderr[-200:]}')
         (lab.dir / 'undo').unlink()
@@ -228,7 +288,7 @@ def file_truncated_under_a_check(lab):
                                text=True, stdout=subprocess.DEVNULL, env={**os.environ, **slow})
         time.sleep(0.15)
         os.truncate(lab.image, size)
-        errors = run.communicate(timeout=20)[1]
+        errors = run.communicate(timeout=seconds(20))[1]
         lab.image.write_bytes(keep)
         if run.returncode not in (1, 2, 3):
             raise AssertionError(f'cut to {size}: exit {run.returncode}: {errors[-200:]}')
@@ -287,7 +347,7 @@ def undo_that_is_interrupted_ends_whole(lab):
     time.sleep(0.3)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         run.send_signal(number)
-    errors = run.communicate(timeout=30)[1]
+    errors = run.communicate(timeout=seconds(30))[1]
     if run.returncode != 0 or lab.digest() != lab.before:
         raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
 
@@ -401,7 +461,7 @@ def interrupted_before_the_commit(lab):
                                stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL, env={**os.environ, **slow})
         time.sleep(0.4)
         run.send_signal(number)
-        errors = run.communicate(timeout=20)[1]
+        errors = run.communicate(timeout=seconds(20))[1]
         if run.returncode != 1 or not re.search('(?i)abort|interrupt|stopp', errors):
             raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
         if lab.digest() != lab.before:
@@ -419,7 +479,7 @@ def interrupted_in_the_commit(lab):
         raise AssertionError('it had ended before the signals')
     for number in (signal.SIGINT, signal.SIGTERM):
         run.send_signal(number)
-    errors = run.communicate(timeout=30)[1]
+    errors = run.communicate(timeout=seconds(30))[1]
     if run.returncode != 1 or 'aborted; the repair itself was written' not in errors:
         raise AssertionError(f'exit {run.returncode}: {errors[-200:]}')
     if lab.repair(mode='check').returncode != 0:
@@ -428,8 +488,10 @@ def interrupted_in_the_commit(lab):
 
 TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
          and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1]
-NEED_KVM = {each_failing_ioctl_of_kvm, no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none}
-NEED_ROOT = {no_kvm_device, kvm_device_without_permission, kvm_device_that_is_none, image_of_another_owner_read_only,
+NEED_KVM = {each_failing_ioctl_of_kvm}
+NEED_ROOT = {no_kvm_device, auto_without_a_kvm_device, kvm_device_without_permission, auto_without_permission_for_kvm,
+             kvm_device_that_is_none, auto_with_a_kvm_device_that_is_none, kvm_that_another_hypervisor_has,
+             auto_with_kvm_that_another_hypervisor_has, a_terminal_is_told_of_no_kvm, image_of_another_owner_read_only,
              full_tmp, journal_on_a_full_disk, image_on_a_full_disk, rebuild_on_a_block_device}
 
 

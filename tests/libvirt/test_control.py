@@ -10,7 +10,7 @@ import libvirt
 
 from common import StreamJob, connection, control, expect_error, jobs, repair, volume, wait_for_state
 
-OPTIONS = '''<vol-repair request='options'><format>qcow2</format><accel>process</accel><memory unit='MiB'>300</memory>
+OPTIONS = '''<vol-repair request='options'><format>qcow2</format><accel>process</accel><memory unit='MiB'>200</memory>
   <timeout>7</timeout><max-messages>5</max-messages><undo>before-upgrade.undo</undo></vol-repair>'''
 
 
@@ -87,12 +87,34 @@ def test_options_reach_the_program(t):
     with t.lab('clean') as lab, connection(lab) as conn:
         disk(lab)
         argv = repair(conn, 'disk.qcow2', 'all', token_of(conn, OPTIONS))['argv']
-        assert {'--accel=process', '--memory=300M', '--timeout=7', '--max-messages=5'} <= set(argv), argv
+        assert {'--accel=process', '--memory=200M', '--timeout=7', '--max-messages=5'} <= set(argv), argv
         undo = [a for a in argv if a.startswith('--undo=')]
         assert len(undo) == 1 and re.search(r'/lib/vol-repair/undo/disk.qcow2-[0-9a-f]{16}\.before-upgrade.undo$', undo[0]), argv
         empty = repair(conn, 'disk.qcow2', 'all', token_of(conn, "<vol-repair request='options'/>"))['argv']
         plain = repair(conn, 'disk.qcow2', 'all')['argv']
         assert [a for a in empty if '--report' not in a] == [a for a in plain if '--report' not in a]
+
+
+def test_configuration_is_the_most_that_a_caller_gets(t):
+    """The owner of a hostile image chooses neither the weaker wall nor the host's memory."""
+    with t.lab('clean', {'accel': 'kvm', 'memory': '64M', 'timeout': '30'}) as lab, connection(lab) as conn:
+        disk(lab)
+
+        def ask(options):
+            return repair(conn, 'disk.qcow2', 'check', token_of(conn, f"<vol-repair request='options'>{options}</vol-repair>"))
+
+        for more in ('<accel>process</accel>', "<memory unit='GiB'>8</memory>", "<memory unit='MiB'>65</memory>",
+                     '<memory>999999999999999999</memory>', '<timeout>31</timeout>', '<timeout>0</timeout>'):
+            expect_error(libvirt.VIR_ERR_OPERATION_DENIED, ask, more)
+        argv = ask("<accel>auto</accel><memory unit='MiB'>64</memory><timeout>30</timeout>")['argv']
+        assert {'--accel=kvm', '--memory=64M', '--timeout=30'} <= set(argv), argv
+        argv = ask("<memory unit='MiB'>32</memory><timeout>5</timeout>")['argv']
+        assert {'--accel=kvm', '--memory=32M', '--timeout=5'} <= set(argv), argv
+    with t.lab('clean', {'timeout': '0'}) as lab, connection(lab) as conn:
+        disk(lab)
+        argv = repair(conn, 'disk.qcow2', 'check',
+                      token_of(conn, "<vol-repair request='options'><timeout>86400</timeout></vol-repair>"))['argv']
+        assert '--timeout=86400' in argv, argv
 
 
 def test_journals_of_other_volumes_have_no_name(t):

@@ -19,6 +19,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from patience import seconds  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE, ERRORS, LIBVIRT = 'tests/hostile/run.py', 'tests/errors/run.py', 'tests/libvirt/run.py'
 BOUNDS = 'tests/bounds/run.py'
@@ -117,6 +120,8 @@ TABLE = [
     mutant('and of undo too', BACKEND + 'job.c', 'req->mode != MODE_CHECK);\n}\n\nstatic bool device',
            'req->mode != MODE_CHECK && req->mode != MODE_UNDO);\n}\n\nstatic bool device', LIBVIRT,
            'undo_needs_the_right_to_write'),
+    mutant('no caller gets more than the configuration has', BACKEND + 'job.c', 'if (req->opts && !config_allows(cfg, req->opts))',
+           'if (req->opts && !config_allows(cfg, req->opts) && false)', LIBVIRT, 'configuration_is_the_most_that_a_caller_gets'),
     mutant('a volume under repair is not changed', BACKEND + 'guard.c', 'return job_stands_against(facts, only_reads);',
            'return false && only_reads;', LIBVIRT, 'volume_under_repair_is_not_changed'),
     mutant('a volume under repair is not read', BACKEND + 'guard.c', 'return refused(pool, vol, false, true);',
@@ -164,7 +169,7 @@ def run_test(tree, build, m):
     command = [sys.executable, m.command, '--build', str(build), *m.words] if m.command.endswith('.py') else [build / 'tests' / m.command]
     test = subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
-        output = test.communicate(timeout=300)[0]
+        output = test.communicate(timeout=seconds(300))[0]
         return test.returncode, output
     except subprocess.TimeoutExpired:
         return None, ''

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* test_front.c: the front against a child that tells the truth, lies, stammers or dies. */
+#include <errno.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -294,6 +295,37 @@ static void hostile_frames(void **state)
     expect_lie(VMM_MSG_STATS, &(struct vmm_stats){0}, sizeof(struct vmm_stats), "statistics before the last word");
 }
 
+/* A child may say that KVM made no VM: once, first of all, and where it was left to it. */
+static void choice_of_accelerator(void **state)
+{
+    struct vmm_no_kvm why = {.error = EBUSY, .text = "KVM_CREATE_VM"};
+    struct vmm_msg msg = {.type = VMM_MSG_ACCEL, .len = sizeof(why)};
+    struct options opt = options_of(FRONT_CHECK);
+    struct result res;
+    struct frames fr = {.res = &res, .first = true};
+
+    (void)state;
+    opt.quiet = true;
+    result_init(&res, &opt);
+    res.ran = true;
+    opt.accel = VMM_ACCEL_KVM;
+    assert_false(frames_take(&fr, &msg, &why, NULL));
+    opt.accel = VMM_ACCEL_AUTO;
+    assert_false(frames_take(&fr, &msg, &why, NULL)); /* no longer the first */
+    assert_string_equal(accel_name(&res), "kvm");
+    fr.first = true;
+    assert_true(frames_take(&fr, &msg, &why, NULL));
+    assert_string_equal(accel_name(&res), "process");
+    assert_string_equal(res.accel_reason, "KVM_CREATE_VM: Device or resource busy");
+    fr.first = true;
+    assert_false(frames_take(&fr, &msg, &why, NULL)); /* said already */
+    g_clear_pointer(&res.accel_reason, g_free);
+    memset(why.text, 'x', sizeof(why.text));
+    fr.first = true;
+    assert_false(frames_take(&fr, &msg, &why, NULL));
+    result_clear(&res);
+}
+
 static void hostile_records(void **state)
 {
     const struct vr_record good = record_of(VR_P_LEAK);
@@ -405,7 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clean),          cmocka_unit_test(repaired),        cmocka_unit_test(slow_and_many),
         cmocka_unit_test(failure_is_told), cmocka_unit_test(signal_stops),   cmocka_unit_test(deaths),
-        cmocka_unit_test(hostile_frames), cmocka_unit_test(hostile_records), cmocka_unit_test(hostile_summaries),
+        cmocka_unit_test(choice_of_accelerator), cmocka_unit_test(hostile_frames), cmocka_unit_test(hostile_records), cmocka_unit_test(hostile_summaries),
         cmocka_unit_test(out_of_order),   cmocka_unit_test(progress_never_falls),
     };
 

@@ -39,7 +39,7 @@ static void defaults(void **state)
     expect("a.qcow2", &opt, NULL);
     assert_int_equal(opt.mode, FRONT_CHECK);
     assert_false(opt.own_mode);
-    assert_int_equal(opt.accel, VMM_ACCEL_KVM);
+    assert_int_equal(opt.accel, VMM_ACCEL_AUTO);
     assert_int_equal(opt.memory, 256 << 20);
     assert_int_equal(opt.timeout, 30);
     assert_int_equal(opt.examples, 100);
