@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vol_repair.c: the command: finds the volume, runs the job, shows what came of it. */
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -85,6 +86,17 @@ static char *pool_of(virStorageVolPtr vol)
     return name;
 }
 
+/* Once, to a person: that the host had no KVM for this job. Who asked for a process knows. */
+static void tell_accel(const struct vol_repair_report *report, const struct request *req)
+{
+    g_autofree char *reason = NULL;
+
+    if (!report->accel_reason || req->accel || !isatty(STDERR_FILENO))
+        return;
+    reason = g_strescape(report->accel_reason, NULL);
+    fprintf(stderr, "no KVM on the daemon's host, a sandboxed process read the image instead: %s\n", reason);
+}
+
 static int show_outcome(virStorageVolPtr vol, const struct request *req, const struct vol_repair_report *report,
                         const char *program)
 {
@@ -92,6 +104,7 @@ static int show_outcome(virStorageVolPtr vol, const struct request *req, const s
     g_autofree char *pool = pool_of(vol);
     struct shown shown = {.req = req, .again = program, .volume = name, .pool = pool};
 
+    tell_accel(report, req);
     if (report->verdict == VOL_REPAIR_REFUSED || report->verdict == VOL_REPAIR_FAILED) {
         show_error("Failed to %s vol %s", verb(req->mode), name);
         show_error("%s", report->error ? report->error : "the report does not say why");

@@ -305,7 +305,8 @@ static bool take_outcome(JsonObject *object, struct vol_repair_report *r)
     r->verdict = index;
     r->exit_code = code;
     return copy_string(object, "error", &r->error) && copy_string(object, "filename", &r->filename) &&
-           copy_string(object, "accel", &r->accel) && get_bool(object, "image-changed", &r->image_changed);
+           copy_string(object, "accel", &r->accel) && copy_string(object, "accel-reason", &r->accel_reason) &&
+           get_bool(object, "image-changed", &r->image_changed);
 }
 
 static bool take_counters(JsonObject *object, struct vol_repair_report *r)
@@ -358,6 +359,7 @@ void vol_repair_report_free(struct vol_repair_report *report)
     g_free(report->filename);
     g_free(report->error);
     g_free(report->accel);
+    g_free(report->accel_reason);
     g_free(report->undo_journal);
     g_array_unref(report->problems);
     g_array_unref(report->ranges);

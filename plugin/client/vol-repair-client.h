@@ -153,7 +153,7 @@ struct vol_repair_report {
     enum vol_repair_verdict verdict;
     int exit_code; /* 0, 1, 2, 3, 63: as of qemu-img check */
     char *error;   /* one sentence; only where refused or failed */
-    char *accel;
+    char *accel, *accel_reason; /* the reason: only with "process" */
     gboolean image_changed;
     gint64 corruptions, corruptions_fixed, leaks, leaks_fixed, check_errors;
     gint64 guest_bytes_affected;

@@ -314,6 +314,16 @@ def test_bar_on_a_terminal(t):
         assert virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all').stderr == ''
 
 
+def test_terminal_is_told_where_the_host_has_no_kvm(t):
+    with t.lab() as lab:
+        make_image(lab)
+        text = on_terminal(t, lab, '--no-progress')
+        told = text.count("no KVM on the daemon's host")
+        assert told == (0 if os.access('/dev/kvm', os.R_OK | os.W_OK) else 1), text
+        assert 'no KVM' not in on_terminal(t, lab, '--no-progress', '--accel=process')
+        assert virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2').stderr == ''
+
+
 def test_command_string(t):
     with t.lab() as lab:
         leak(make_image(lab, name='two words'), 1)
