@@ -5,6 +5,7 @@
  * There is no ring-0 code, no interrupt and no device in the guest. Any fault finds no descriptor table and becomes a
  * triple fault, which KVM reports as KVM_EXIT_SHUTDOWN.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -36,6 +37,9 @@
 #define PTE_NX   (UINT64_C(1) << 63)
 #define TABLE    (PTE_P | PTE_W | PTE_U | PTE_AD)
 #define CPUID_ENTRIES 128u
+#define CPUID_HYPERVISOR 0x40000000u /* the leaf with the signature of the hypervisor that this host runs under */
+#define TSS_AVAILABLE 9u
+#define TSS_BUSY      11u
 #define MIB2     (UINT64_C(1) << 21)
 
 /* ---- page tables ----------------------------------------------------------------------------------------- */
@@ -105,6 +109,25 @@ static uint32_t build_tss(struct child *c)
     return TSS_SIZE + bytes;
 }
 
+/*
+ * A running task's TSS is busy: VMX's entry checks want that, and SVM takes it. The SVM that QEMU's TCG emulates looks
+ * for an available one where ring 3 uses a port, and ends the guest otherwise.
+ */
+uint8_t vm_tss_type(bool hypervisor, const char signature[VM_SIGNATURE])
+{
+    return hypervisor && memcmp(signature, "TCGTCGTCGTCG", VM_SIGNATURE) == 0 ? TSS_AVAILABLE : TSS_BUSY;
+}
+
+static uint8_t tss_type_here(void)
+{
+    uint32_t eax, ebx, ecx, edx, signature[VM_SIGNATURE / sizeof(uint32_t)];
+
+    __cpuid(1, eax, ebx, ecx, edx);
+    bool hypervisor = ecx & 1u << 31;
+    __cpuid(CPUID_HYPERVISOR, eax, signature[0], signature[1], signature[2]);
+    return vm_tss_type(hypervisor, (const char *)signature);
+}
+
 static int set_registers(struct child *c)
 {
     static const uint64_t gdt[] = {0, 0, 0, UINT64_C(0x00affb000000ffff), UINT64_C(0x00cff3000000ffff)};
@@ -119,7 +142,8 @@ static int set_registers(struct child *c)
     s.ds = s.es = s.fs = s.gs = s.ss = segment(0x23, 3, false);
     s.gdt = (struct kvm_dtable){.base = GPA_GDT, .limit = sizeof(gdt) - 1};
     s.idt = (struct kvm_dtable){0};
-    s.tr = (struct kvm_segment){.base = GPA_TSS, .limit = build_tss(c), .selector = 0x28, .type = 11, .present = 1};
+    s.tr = (struct kvm_segment){.base = GPA_TSS, .limit = build_tss(c), .selector = 0x28, .type = tss_type_here(),
+                                .present = 1};
     s.cr0 = 0x80010033; /* PG WP NE ET MP PE */
     s.cr3 = GPA_PML4;
     s.cr4 = 0x620;      /* OSXMMEXCPT OSFXSR PAE */
@@ -164,6 +188,29 @@ static void need(struct child *c, bool ok, const char *what)
         child_fail(c, VMM_FAIL_KVM, errno, what);
 }
 
+uint64_t vm_identity_map(uint64_t memory_size)
+{
+    return (memory_size + VR_PAGE_SIZE - 1) / VR_PAGE_SIZE * VR_PAGE_SIZE;
+}
+
+/*
+ * The guest's memory in one slot. On an Intel processor without unrestricted guest, KVM has a page table of its own in
+ * the guest's address space, at 0xfffbc000 unless it is told another place before the vCPU is made: a larger guest has
+ * memory there. The guest's own tables do not map it.
+ */
+static void set_memory(struct child *c, int kvm, int vm)
+{
+    struct kvm_userspace_memory_region slot = {.memory_size = c->memory_size,
+                                               .userspace_addr = (uint64_t)(uintptr_t)c->memory};
+    uint64_t identity_map = vm_identity_map(c->memory_size);
+
+    need(c, ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) == 0, "KVM_SET_USER_MEMORY_REGION");
+    int movable = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_SET_IDENTITY_MAP_ADDR);
+    need(c, movable >= 0, "KVM_CAP_SET_IDENTITY_MAP_ADDR");
+    if (movable)
+        need(c, ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) == 0, "KVM_SET_IDENTITY_MAP_ADDR");
+}
+
 const char *vm_open(struct child *c)
 {
     int kvm = c->cfg->kvm_fd;
@@ -193,9 +240,7 @@ int vm_prepare(struct child *c)
 
     if (c->heap_size > (uint64_t)(PDS_MAX - 1) << 30)
         child_fail(c, VMM_FAIL_MEMORY, 0, "the memory budget is larger than a guest can be");
-    struct kvm_userspace_memory_region slot = {.memory_size = c->memory_size,
-                                               .userspace_addr = (uint64_t)(uintptr_t)c->memory};
-    need(c, ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) == 0, "KVM_SET_USER_MEMORY_REGION");
+    set_memory(c, kvm, vm);
     c->vcpu_fd = ioctl(vm, KVM_CREATE_VCPU, 0);
     need(c, c->vcpu_fd >= 0, "KVM_CREATE_VCPU");
     int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
