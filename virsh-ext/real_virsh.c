@@ -2,6 +2,9 @@
 /*
  * real_virsh.c: finds the virsh that is not this program, becomes it, or runs it.
  *
+ * Where a package has put this program into the place of /usr/bin/virsh, the real one stands beside it, under the name
+ * that dpkg-divert gave it. Where this program has a directory of its own, the next virsh in PATH is the real one.
+ *
  * Two copies of this program could each take the other for the real one. So each leaves its device and inode number
  * in the environment, and nobody starts what is in that list. A script named virsh that looks for virsh in PATH comes
  * back here too: the length of the list tells.
@@ -10,6 +13,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +21,7 @@
 #include "ext.h"
 
 #define SEEN_VARIABLE "VOL_REPAIR_VIRSH_SEEN"
+#define DIVERTED ".libvirt" /* virsh.libvirt: packaging/debian/vol-repair-virsh.preinst */
 #define LAST_RESORT "/usr/bin/virsh"
 #define PASSES_IN_PATH 8 /* shells inside of virsh inside of shells are passes as well */
 #define PASSES_MAX 16
@@ -55,27 +60,49 @@ static bool is_real(const char *path)
     return id && !g_strv_contains((const char *const *)seen, id);
 }
 
+/* path, if it is a real virsh, or else the one that had to make room for it; NULL: neither. Frees path. */
+static char *real_at(char *path)
+{
+    char *diverted = is_real(path) ? g_steal_pointer(&path) : g_strconcat(path, DIVERTED, NULL);
+
+    g_free(path);
+    if (is_real(diverted))
+        return diverted;
+    g_free(diverted);
+    return NULL;
+}
+
+/* The one beside the path that this program was started by: whoever calls /usr/bin/virsh wants no other in PATH. */
+static char *diverted_for_us(void)
+{
+    const char *started_as = (const char *)getauxval(AT_EXECFN);
+    g_autofree char *diverted = g_strconcat(started_as ? started_as : "", DIVERTED, NULL);
+
+    return started_as && is_real(diverted) ? g_steal_pointer(&diverted) : NULL;
+}
+
 /* NULL: there is none, and that has been said. */
 static char *find(void)
 {
     g_auto(GStrv) places = g_strsplit(getenv("PATH") ? getenv("PATH") : "", ":", -1);
     unsigned passes = note_ourselves();
+    char *path;
 
     if (passes > PASSES_MAX) {
         show_error("something named virsh in PATH starts the virsh in PATH again and again");
         return NULL;
     }
-    for (unsigned i = 0; passes <= PASSES_IN_PATH && places[i]; i++) {
-        char *path = g_build_filename(places[i][0] ? places[i] : ".", "virsh", NULL);
-
-        if (is_real(path))
-            return path;
-        g_free(path);
+    path = diverted_for_us();
+    for (unsigned i = 0; !path && passes <= PASSES_IN_PATH && places[i]; i++) {
+        /* An empty or relative place is wherever the caller happens to stand. */
+        if (places[i][0] == '/')
+            path = real_at(g_build_filename(places[i], "virsh", NULL));
     }
-    if (is_real(LAST_RESORT))
-        return g_strdup(LAST_RESORT);
-    show_error("the virsh of libvirt was not found in PATH, nor is there a " LAST_RESORT);
-    return NULL;
+    if (!path)
+        path = real_at(g_strdup(LAST_RESORT));
+    if (!path)
+        show_error("the virsh of libvirt was not found in PATH, nor is there a " LAST_RESORT);
+    return path;
 }
 
 int real_virsh_exec(char **argv)

@@ -297,6 +297,36 @@ def script_that_comes_back_to_us(front):
     front.ours_is(TEST + ['list'], 0, out='running', env=env)
 
 
+def a_diverted_virsh_is_taken(front):
+    """In the place of virsh, as the package puts it: the real one stands beside it, whatever PATH says."""
+    place, other = front.tmp / 'diverted', front.tmp / 'earlier'
+    for directory in (place, other):
+        directory.mkdir(exist_ok=True)
+    shutil.copy(front.ours, place / 'virt-vol-repair')
+    (place / 'virsh').symlink_to('virt-vol-repair')
+    for path, name in ((place / 'virsh.libvirt', 'diverted'), (other / 'virsh', 'other')):
+        path.write_text(f'#!/bin/sh\necho "{name}: $*"\nexit 7\n')
+        path.chmod(0o755)
+    env = dict(front.env, LD_LIBRARY_PATH=front.library)
+    for path in ('', f'{place}', f'{other}:{place}', f'{Path(front.ours).parent}:{other}'):
+        done = subprocess.run([place / 'virsh', 'list', '--all'], env=dict(env, PATH=path), text=True, timeout=60,
+                              stdout=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stdout) == (7, 'diverted: list --all\n'), (path, done)
+    # From a directory of its own, the front end takes the diverted one for the virsh it stands in front of.
+    env['PATH'] = f'{Path(front.ours).parent}:{place}:{other}'
+    front.ours_is(['list', '--all'], 7, out='^diverted: list --all\n$', env=env)
+
+
+def nothing_from_here(front):
+    """An empty or relative element of PATH, which shells take for the current directory."""
+    (front.tmp / 'virsh').write_text('#!/bin/sh\necho from here\n')
+    (front.tmp / 'virsh').chmod(0o755)
+    for path in (':/usr/bin', '.:/usr/bin'):
+        done = subprocess.run(['virsh', *TEST, 'list'], executable=front.ours, env=dict(front.env, PATH=path), text=True,
+                              timeout=60, stdout=subprocess.PIPE, cwd=front.tmp, check=False)
+        assert done.returncode == 0 and 'running' in done.stdout, (path, done)
+
+
 def too_many_passes(front):
     env = dict(front.env, VOL_REPAIR_VIRSH_SEEN=',' * 16)
     front.ours_is(TEST + ['list'], 127, err='^error: .* again and again\n$', env=env)
@@ -314,7 +344,8 @@ CASES += [(f.__name__.replace('_', ' '), f) for f in (
     empty_line_and_time, mixed_string, strings_are_split_as_by_virsh, last_status_counts, nothing_runs_unless_all_is_understood,
     word_that_is_a_semicolon_is_data,
     name_is_quoted_as_in_virsh, completion, control_characters_do_not_reach_the_terminal, copies_do_not_call_each_other,
-    first_other_in_path_is_taken, script_that_comes_back_to_us, too_many_passes, no_path_at_all)]
+    first_other_in_path_is_taken, script_that_comes_back_to_us, a_diverted_virsh_is_taken,
+    nothing_from_here, too_many_passes, no_path_at_all)]
 
 
 def main():
