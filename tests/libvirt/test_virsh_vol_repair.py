@@ -357,14 +357,44 @@ def test_completion_of_names(t):
             assert set(done.stdout.split()) == expected, (words, done)
 
 
-def test_bash_completion(t):
-    """The function for bash; what bash-completion would lend it stands here in small."""
-    script = ('_get_comp_words_by_ref() { words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; }; '
-              '__ltrim_colon_completions() { :; }; . "$1"; COMP_WORDS=(virt-vol-repair default --mode=l); '
-              'COMP_CWORD=2; '
-              '_virt_vol_repair virt-vol-repair; printf "%s\\n" "${COMPREPLY[@]}"')
-    source = Path(__file__).resolve().parents[2] / 'virsh-ext' / 'completion.bash'
-    env = dict(os.environ, PATH=f"{Path(program(t, 'virt-vol-repair')).parent}:{os.environ['PATH']}")
-    done = subprocess.run(['bash', '-c', script, 'bash', str(source)], env=env, text=True,
+COMPLETE = """_get_comp_words_by_ref() { words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; }
+__ltrim_colon_completions() { :; }
+. "$1"; shift
+COMP_WORDS=(virt-vol-repair "$@"); COMP_CWORD=$#
+_virt_vol_repair virt-vol-repair
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+COMPLETION = Path(__file__).resolve().parents[2] / 'virsh-ext' / 'completion.bash'
+
+
+def candidates(env, *words):
+    """What the function for bash offers; what bash-completion would lend it stands above in small."""
+    done = subprocess.run(['bash', '-c', COMPLETE, 'bash', str(COMPLETION), *words], env=env, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
-    assert done.stdout.split() == ['--mode=leaks'], done
+    assert not done.stderr, done
+    return done.stdout.splitlines()
+
+
+def test_bash_completion(t):
+    env = dict(os.environ, PATH=f"{Path(program(t, 'virt-vol-repair')).parent}:{os.environ['PATH']}")
+    assert candidates(env, 'default', '--verb') == ['--verbose']
+    # Readline has the sign for the end of a word.
+    assert candidates(env, 'default', '--mode=l') == ['leaks']
+
+
+def test_bash_completion_runs_no_name(t):
+    """Who may name a file in a pool must not run a command as whoever presses the tab key."""
+    with t.lab('clean') as lab:
+        touched = lab.dir / 'touched'
+        for name in ('$(touch ${TOUCHED})', '`touch ${TOUCHED}`', 'a b;c', "it's", 'plain.qcow2'):
+            (lab.pool_dir / name).touch()
+        assert lab.virsh('pool-refresh', 'default').returncode == 0
+        env = dict(lab.env, TOUCHED=str(touched))
+        offered = candidates(env, 'default', '')
+        assert not touched.exists(), 'a name was expanded'
+        assert sorted(offered) == sorted(['\\$\\(touch\\ \\$\\{TOUCHED\\}\\)', '\\`touch\\ \\$\\{TOUCHED\\}\\`', 'a\\ b\\;c',
+                                          "it\\'s", 'plain.qcow2']), offered
+        for typed, expected in (('\\$\\(t', '\\$\\(touch\\ \\$\\{TOUCHED\\}\\)'), ('a\\ b', 'a\\ b\\;c'), ('"pl', 'plain.qcow2'), ('"$(', '')):
+            assert candidates(env, 'default', typed) == [expected], typed
+        assert candidates(env, '--pool=default', '--vol=a') == ['a\\ b\\;c']
+        assert not touched.exists(), 'a name was expanded'
