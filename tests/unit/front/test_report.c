@@ -19,6 +19,7 @@ static const char golden[] =
     "    \"verdict\": \"leaks-remain\",\n"
     "    \"exit-code\": 3,\n"
     "    \"accel\": \"process\",\n"
+    "    \"accel-reason\": \"asked for\",\n"
     "    \"image-changed\": true,\n"
     "    \"problems\": [\n"
     "        {\n"
@@ -129,6 +130,7 @@ static void fill(struct result *res)
     g_array_append_val(res->records, leak);
     g_array_append_val(res->records, copied);
     res->have_summary = res->have_stats = res->ran = true;
+    res->accel_reason = g_strdup("asked for");
     res->summary = fake_summary();
     res->summary.incompatible = 1;
     res->summary.walks = 7;
