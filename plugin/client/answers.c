@@ -116,6 +116,13 @@ void vol_repair_capabilities_free(struct vol_repair_capabilities *caps)
     g_free(caps);
 }
 
+char *client_parse_pool_type(const char *xml)
+{
+    g_autoptr(xmlDoc) doc = parse(xml, "pool", NULL);
+
+    return doc ? attribute(xmlDocGetRootElement(doc), "type") : NULL;
+}
+
 /* ---- jobs ---- */
 
 static void job_free(void *opaque)

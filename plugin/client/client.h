@@ -39,6 +39,8 @@ guint64 client_send_options(virConnectPtr conn, const struct vol_repair_options 
 
 char *client_options_xml(const struct vol_repair_options *opts);
 struct vol_repair_capabilities *client_parse_capabilities(const char *xml, GError **error);
+/* Of libvirt's definition of a pool; NULL where it is none. */
+char *client_parse_pool_type(const char *xml);
 GPtrArray *client_parse_jobs(const char *xml, GError **error);
 guint64 client_parse_token(const char *xml, GError **error);
 bool client_parse_abort(const char *xml, unsigned id, gboolean *sent, GError **error);

@@ -198,14 +198,40 @@ static bool list_has(char **list, const char *name)
     return g_strv_contains((const char *const *)list, name);
 }
 
+/* NULL where the caller may not see it. */
+static char *pool_type_of(virStorageVolPtr vol)
+{
+    virStoragePoolPtr pool = virStoragePoolLookupByVolume(vol);
+    char *xml = pool ? virStoragePoolGetXMLDesc(pool, 0) : NULL;
+    char *type = xml ? client_parse_pool_type(xml) : NULL;
+
+    free(xml);
+    if (pool)
+        virStoragePoolFree(pool);
+    return type;
+}
+
+static bool serves_pool(virStorageVolPtr vol, const struct vol_repair_capabilities *caps, GError **error)
+{
+    g_autofree char *type = pool_type_of(vol), *served = NULL;
+
+    if (!type || list_has(caps->pools, type))
+        return true;
+    served = g_strjoinv(", ", caps->pools);
+    client_error(error, UNSUPPORTED,
+                 "volume '%s' is in a pool of type '%s'; the vol-repair extension of this host serves the types %s",
+                 virStorageVolGetName(vol), type, served);
+    return false;
+}
+
 /*
  * Asked first, because a stock daemon's own words for the magic offset would mislead. A caller who may not use the
  * control door may still repair: libvirt has a right of its own for each of them.
  */
-static bool extension_can(virConnectPtr conn, enum vol_repair_mode mode, GError **error)
+static bool extension_can(virStorageVolPtr vol, enum vol_repair_mode mode, GError **error)
 {
     g_autoptr(GError) why = NULL;
-    g_autoptr(VolRepairCapabilities) caps = vol_repair_get_capabilities(conn, &why);
+    g_autoptr(VolRepairCapabilities) caps = vol_repair_get_capabilities(virStorageVolGetConnect(vol), &why);
 
     if (!caps) {
         if (g_error_matches(why, VOL_REPAIR_ERROR, VOL_REPAIR_ERROR_LIBVIRT) &&
@@ -220,7 +246,7 @@ static bool extension_can(virConnectPtr conn, enum vol_repair_mode mode, GError 
         client_error(error, UNSUPPORTED, "the vol-repair extension of this host (version %s) has no mode '%s'",
                      caps->version, vol_repair_mode_name(mode));
     else
-        return true;
+        return serves_pool(vol, caps, error);
     return false;
 }
 
@@ -236,7 +262,7 @@ static virStreamPtr open_stream(virStorageVolPtr vol, enum vol_repair_mode mode,
     guint64 token = 0;
     virStreamPtr st;
 
-    if (!extension_can(conn, mode, error))
+    if (!extension_can(vol, mode, error))
         return NULL;
     if (opts && !is_default(opts)) {
         token = client_send_options(conn, opts, error);
