@@ -8,6 +8,7 @@
  * use; or it comes to our own slot, which knows what the call is for, and does nothing.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -59,20 +60,58 @@ static bool ask(virConnectPtr conn, const struct volume *vol, bool to_write)
     return allowed;
 }
 
-bool access_allows(const struct volume *vol, bool to_write)
+/*
+ * A connection as the caller: rules may speak of the driver by which he came, and that is not known here. NULL: no such
+ * driver, or there are no more.
+ */
+static bool connect_as_caller(unsigned i, virConnectPtr *conn)
 {
-    /* Rules may speak of the driver by which the caller came, and that is not known here. */
     static const char *const uris[2][2] = {{"storage:///session", "qemu:///session"},
                                            {"storage:///system", "qemu:///system"}};
-    bool allowed = false;
-    g_autofree char *why = NULL;
-
     /* In virtstoraged the second leads to another daemon, which would ask in its own name and be allowed everything. */
-    int count = g_str_has_suffix(program_invocation_short_name, "libvirtd") ? 2 : 1;
+    unsigned count = g_str_has_suffix(program_invocation_short_name, "libvirtd") ? 2 : 1;
 
-    for (int i = 0; i < count && !allowed; i++) {
-        virConnectPtr conn = virConnectOpen(uris[geteuid() == 0][i]);
+    if (i >= count)
+        return false;
+    *conn = virConnectOpen(uris[geteuid() == 0][i]);
+    return true;
+}
 
+static void learn_pool(virConnectPtr conn, struct volume *vol)
+{
+    virStorageVolPtr found = virStorageVolLookupByPath(conn, vol->path);
+    virStoragePoolPtr pool = found ? virStoragePoolLookupByVolume(found) : NULL;
+    char *xml = pool ? virStoragePoolGetXMLDesc(pool, 0) : NULL;
+
+    volume_set_pool(vol, xml);
+    free(xml);
+    if (pool)
+        virStoragePoolFree(pool);
+    if (found)
+        virStorageVolFree(found);
+}
+
+void access_learn_pool(struct volume *vol)
+{
+    virConnectPtr conn;
+
+    volume_set_pool(vol, NULL);
+    for (unsigned i = 0; !vol->pool && connect_as_caller(i, &conn); i++) {
+        if (!conn)
+            continue;
+        learn_pool(conn, vol);
+        virConnectClose(conn);
+    }
+    virResetLastError();
+}
+
+bool access_allows(const struct volume *vol, bool to_write)
+{
+    g_autofree char *why = NULL;
+    bool allowed = false;
+    virConnectPtr conn;
+
+    for (unsigned i = 0; !allowed && connect_as_caller(i, &conn); i++) {
         if (conn) {
             allowed = ask(conn, vol, to_write);
             virConnectClose(conn);

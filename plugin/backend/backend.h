@@ -14,6 +14,7 @@
 #include <libvirt/virterror.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* ---- symbols.c: libvirt's private functions, found at run time ---- */
@@ -81,7 +82,7 @@ void vr_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
  * untouched and the log says why. */
 int vol_repair_backend_init(void *stock);
 
-/* The stock functions behind our slots. */
+/* The stock functions behind our slots in the table of one type of pool; NULL where libvirt has none. */
 struct stock_slots {
     int (*build_vol_from)(void *pool, void *vol, void *src, unsigned int flags);
     int (*download_vol)(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
@@ -92,7 +93,12 @@ struct stock_slots {
     int (*resize_vol)(void *pool, void *vol, unsigned long long capacity, unsigned int flags);
     int (*wipe_vol)(void *pool, void *vol, unsigned int algorithm, unsigned int flags);
 };
-extern struct stock_slots stock_slots;
+/* NULL and an error: the type is none of those that we serve. */
+const struct stock_slots *tables_stock(const char *pool_type);
+/* Volumes of such a pool are block devices. */
+bool tables_holds_devices(const char *pool_type);
+/* `<type name='...'/>` for each type of pool whose table is ours and is the one in use. */
+void tables_append_types(GString *xml);
 
 /* ---- config.c: vol-repair.conf ---- */
 
@@ -127,8 +133,9 @@ char *config_reports_dir(void);
 
 /* Texts are bytes as libvirt has them, not necessarily UTF-8. */
 struct volume {
-    char *pool;      /* NULL where the volume belongs to another pool than the one at hand */
-    char *pool_path; /* target directory of the pool at hand */
+    char *pool;      /* name of its pool; NULL where that is not known */
+    char *pool_type; /* "dir", "logical", ...; NULL with it */
+    char *pool_path; /* its target directory; NULL with it */
     char *name;
     char *path;
     char *format; /* "" where libvirt has none */
@@ -144,6 +151,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Volume, volume_free)
  * Reports and returns NULL.
  */
 struct volume *volume_from_defs(void *pool, void *vol, bool locked);
+/* Its pool is the one that the XML describes; NULL: not known. */
+void volume_set_pool(struct volume *vol, const char *pool_xml);
 
 /* ---- identity.c: who asks ---- */
 
@@ -156,6 +165,8 @@ void identity_become_system(void);
 
 /* ---- access.c: may the caller do that ---- */
 
+/* Asks libvirt, as the caller, in which pool the volume of this path is. What it does not tell stays unknown. */
+void access_learn_pool(struct volume *vol);
 /* Asks libvirt, as the caller. Reports and returns false. */
 bool access_allows(const struct volume *vol, bool to_write);
 /* In a slot: the call is such a question, and is answered; the slot must return -1. */
@@ -163,8 +174,18 @@ bool access_was_asked(void);
 
 /* ---- domains.c: who has a block device ---- */
 
-/* *domain: the name of a running domain that has it, or NULL; caller frees. False where not every domain was looked at. */
-bool domains_user_of(dev_t device, char **domain);
+/*
+ * *domain: the name of a running domain that has it (writers: and may write to it), or NULL; caller frees. False where not
+ * every domain was looked at.
+ */
+bool domains_user_of(dev_t device, bool writers, char **domain);
+
+/* ---- open.c: the volume's image ---- */
+
+/* For reading only, or for reading and writing. Nobody else may have it, where it is a block device. Reports and returns -1. */
+int open_image(const struct volume *vol, bool to_write, struct stat *st);
+/* What two names of one file, or of one device, have in common. */
+void open_identity(const struct stat *st, dev_t *dev, ino_t *ino);
 
 /* ---- job.c: the job table ---- */
 
@@ -199,7 +220,7 @@ struct job {
     char *volume, *path;
     char *owner;
     char *event_path; /* its file in the reports pool; NULL where there is none */
-    dev_t dev;
+    dev_t dev; /* as open_identity() gives them */
     ino_t ino;
     guint64 size;   /* of a file, when the job started */
     gint64 started; /* seconds since the epoch */
@@ -310,8 +331,9 @@ int guard_resize_vol(void *pool, void *vol, unsigned long long capacity, unsigne
 int guard_wipe_vol(void *pool, void *vol, unsigned int algorithm, unsigned int flags);
 int guard_upload_vol(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
                      unsigned int flags);
-/* For the doors that also clone and download: reports and returns true where a repair is working on the volume. */
-bool guard_reading(void *pool, void *vol);
+/* For the doors that also clone and download: the stock functions for the pool at hand. Reports and returns NULL where a repair
+ * is working on the volume. */
+const struct stock_slots *guard_reading(void *pool, void *vol);
 
 /* A token's options leave the table. Reports and returns NULL. */
 struct job_options *control_take_options(unsigned long long token);

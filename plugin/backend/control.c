@@ -178,8 +178,9 @@ static char *answer_capabilities(const struct config *cfg)
 
     for (int mode = 0; mode < MODE_COUNT; mode++)
         g_string_append_printf(xml, "<mode name='%s'/>", job_mode_name[mode]);
-    g_string_append(xml, "</modes>\n"
-                         "  <pools><type name='dir'/><type name='fs'/><type name='netfs'/></pools>\n"
+    g_string_append(xml, "</modes>\n  <pools>");
+    tables_append_types(xml);
+    g_string_append(xml, "</pools>\n"
                          "  <formats><format name='qcow2'/></formats>\n"
                          "  <doors><door name='stream'/><door name='create'/><door name='control'/>"
                          "<door name='events'/></doors>\n");

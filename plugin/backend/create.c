@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * create.c: the create-from door. A volume named "<damaged>.repair-<mode>.json", cloned from the damaged
- * one, is the job's report; the call lasts as long as the job.
+ * create.c: the create-from door. A volume named "<damaged>.repair-<mode>.json", or
+ * "<damaged>.repair-<mode>.<format>.json", cloned from the damaged one, is the job's report; the call lasts as long as
+ * the job.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,17 +14,24 @@
 
 #define PERCENT_BLOCK 4096 /* the report is sparse at first and grows by one block a percent */
 
-/* The mode that the new volume's name asks for; -1 = an ordinary clone. */
-static int mode_from_name(const char *report, const char *source)
+/*
+ * The mode that the new volume's name asks for; -1 = an ordinary clone. *format: what it names, or NULL. The name is
+ * all of a request that libvirt passes on.
+ */
+static int mode_from_name(const char *report, const char *source, const char **format)
 {
     size_t len = strlen(source);
 
+    *format = NULL;
     if (strncmp(report, source, len) != 0)
         return -1;
     for (int mode = 0; mode < MODE_COUNT; mode++) {
-        g_autofree char *tail = g_strdup_printf(".repair-%s.json", job_mode_name[mode]);
+        g_autofree char *plain = g_strdup_printf(".repair-%s.json", job_mode_name[mode]);
+        g_autofree char *named = g_strdup_printf(".repair-%s.qcow2.json", job_mode_name[mode]);
 
-        if (g_str_equal(report + len, tail))
+        if (g_str_equal(report + len, named))
+            *format = "qcow2";
+        if (*format || g_str_equal(report + len, plain))
             return mode;
     }
     return -1;
@@ -123,27 +131,56 @@ static int run_job(const struct job_request *req)
     return 0;
 }
 
-int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
+/* Whether the new volume can be a report. Reports. */
+static bool may_hold_report(const struct volume *report, unsigned int flags)
 {
-    g_autoptr(Volume) report = volume_from_defs(pool, vol, false);
-    g_autoptr(Volume) source = report ? volume_from_defs(pool, src, false) : NULL;
-    struct job_request req = {.create_from = true, .vol = source};
-    int mode, ret;
-
-    mode = source ? mode_from_name(report->name, source->name) : -1;
-    if (mode < 0) {
-        virResetLastError();
-        return guard_reading(pool, src) ? -1 : stock_slots.build_vol_from(pool, vol, src, flags);
+    if (tables_holds_devices(report->pool_type)) {
+        vr_error(VIR_ERR_INVALID_ARG, "the report '%s' must be in a pool of files, not in one of type '%s'",
+                 report->name, report->pool_type);
+        return false;
     }
     if (flags != 0) {
         vr_error(VIR_ERR_INVALID_ARG, "a repair report is created without flags, not 0x%x", flags);
-        return -1;
+        return false;
     }
     if (!g_str_equal(report->format, "raw")) {
         vr_error(VIR_ERR_INVALID_ARG, "the report '%s' must have the format 'raw', not '%s'", report->name,
                  report->format);
-        return -1;
+        return false;
     }
+    return true;
+}
+
+/* The slot gets the pool of the new volume, whose directory the damaged one need not be in. */
+static void find_pool(struct volume *source)
+{
+    g_autofree char *dir = g_path_get_dirname(source->path);
+
+    if (!g_str_equal(dir, source->pool_path))
+        access_learn_pool(source);
+}
+
+int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
+{
+    g_autoptr(Volume) report = volume_from_defs(pool, vol, false);
+    g_autoptr(Volume) source = report ? volume_from_defs(pool, src, false) : NULL;
+    struct job_options opts = {.timeout = -1, .max_messages = -1};
+    struct job_request req = {.create_from = true, .vol = source, .opts = &opts};
+    const struct stock_slots *stock;
+    const char *format;
+    int mode, ret;
+
+    if (!source)
+        return -1;
+    mode = mode_from_name(report->name, source->name, &format);
+    if (mode < 0) {
+        stock = guard_reading(pool, src);
+        return stock ? stock->build_vol_from(pool, vol, src, flags) : -1;
+    }
+    if (!may_hold_report(report, flags))
+        return -1;
+    find_pool(source);
+    opts.format = (char *)format;
     req.mode = mode;
     req.report_fd = create_report(report);
     if (req.report_fd < 0)

@@ -13,6 +13,7 @@
 
 struct search {
     dev_t device;
+    bool writers; /* who only reads does not count */
     char *domain; /* that has it; NULL = none */
     bool failed;  /* not all could be looked at */
 };
@@ -27,28 +28,43 @@ static bool names_device(xmlNodePtr source, const char *attribute, dev_t device)
     return same;
 }
 
+static bool has_child(xmlNodePtr node, const char *name)
+{
+    for (node = xmlFirstElementChild(node); node; node = xmlNextElementSibling(node))
+        if (xmlStrEqual(node->name, BAD_CAST name))
+            return true;
+    return false;
+}
+
+/* A disk that is read-only, and what lies below one. */
+static bool is_only_read(xmlNodePtr node)
+{
+    return xmlStrEqual(node->name, BAD_CAST "backingStore") ||
+           (xmlStrEqual(node->name, BAD_CAST "disk") && has_child(node, "readonly"));
+}
+
 /* In disks, and in the <backingStore> elements within them. */
-static bool uses(xmlNodePtr node, dev_t device)
+static bool uses(xmlNodePtr node, const struct search *s)
 {
     for (; node; node = node->next) {
-        if (node->type != XML_ELEMENT_NODE)
+        if (node->type != XML_ELEMENT_NODE || (s->writers && is_only_read(node)))
             continue;
         if (xmlStrEqual(node->name, BAD_CAST "source") &&
-            (names_device(node, "dev", device) || names_device(node, "file", device)))
+            (names_device(node, "dev", s->device) || names_device(node, "file", s->device)))
             return true;
-        if (uses(node->children, device))
+        if (uses(node->children, s))
             return true;
     }
     return false;
 }
 
-static bool domain_uses(virDomainPtr domain, dev_t device)
+static bool domain_uses(virDomainPtr domain, const struct search *s)
 {
     g_autofree char *xml = virDomainGetXMLDesc(domain, 0);
     xmlDocPtr doc = xml ? xmlReadMemory(xml, strlen(xml), NULL, "UTF-8",
                                         XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING)
                         : NULL;
-    bool found = doc && uses(xmlDocGetRootElement(doc)->children, device);
+    bool found = doc && uses(xmlDocGetRootElement(doc)->children, s);
 
     xmlFreeDoc(doc);
     return found;
@@ -67,7 +83,7 @@ static void *search_domains(void *opaque)
 
     s->failed = n < 0;
     for (int i = 0; i < n; i++) {
-        if (!s->domain && domain_uses(domains[i], s->device))
+        if (!s->domain && domain_uses(domains[i], s))
             s->domain = g_strdup(virDomainGetName(domains[i]));
         virDomainFree(domains[i]);
     }
@@ -78,9 +94,9 @@ static void *search_domains(void *opaque)
     return NULL;
 }
 
-bool domains_user_of(dev_t device, char **domain)
+bool domains_user_of(dev_t device, bool writers, char **domain)
 {
-    struct search s = {.device = device};
+    struct search s = {.device = device, .writers = writers};
     GThread *thread = g_thread_try_new("vol-repair", search_domains, &s, NULL);
 
     *domain = NULL;

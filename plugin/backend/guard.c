@@ -6,44 +6,46 @@
 #include "backend.h"
 
 /*
- * Reports and returns true where a job stands against it. Trouble in finding out is no reason to refuse. The driver keeps
- * the pool locked while a volume is deleted, resized or wiped, and lets go of it for transfers of data.
+ * The stock functions for the volume; NULL and an error where a job stands against it. The driver keeps the pool locked
+ * while a volume is deleted, resized or wiped, and lets go of it for transfers of data.
  */
-static bool refused(void *pool, void *vol, bool locked, bool only_reads)
+static const struct stock_slots *allowed(void *pool, void *vol, bool locked, bool only_reads)
 {
     g_autoptr(Volume) facts = volume_from_defs(pool, vol, locked);
 
-    if (!facts) {
-        virResetLastError();
-        return false;
-    }
-    return job_stands_against(facts, only_reads);
+    return facts && !job_stands_against(facts, only_reads) ? tables_stock(facts->pool_type) : NULL;
 }
 
-bool guard_reading(void *pool, void *vol)
+const struct stock_slots *guard_reading(void *pool, void *vol)
 {
-    return refused(pool, vol, false, true);
+    return allowed(pool, vol, false, true);
 }
 
 int guard_delete_vol(void *pool, void *vol, unsigned int flags)
 {
-    return refused(pool, vol, true, false) ? -1 : stock_slots.delete_vol(pool, vol, flags);
+    const struct stock_slots *stock = allowed(pool, vol, true, false);
+
+    return stock ? stock->delete_vol(pool, vol, flags) : -1;
 }
 
 int guard_resize_vol(void *pool, void *vol, unsigned long long capacity, unsigned int flags)
 {
-    return refused(pool, vol, true, false) ? -1 : stock_slots.resize_vol(pool, vol, capacity, flags);
+    const struct stock_slots *stock = allowed(pool, vol, true, false);
+
+    return stock ? stock->resize_vol(pool, vol, capacity, flags) : -1;
 }
 
 int guard_wipe_vol(void *pool, void *vol, unsigned int algorithm, unsigned int flags)
 {
-    return refused(pool, vol, true, false) ? -1 : stock_slots.wipe_vol(pool, vol, algorithm, flags);
+    const struct stock_slots *stock = allowed(pool, vol, true, false);
+
+    return stock ? stock->wipe_vol(pool, vol, algorithm, flags) : -1;
 }
 
 int guard_upload_vol(void *pool, void *vol, virStreamPtr st, unsigned long long offset, unsigned long long length,
                      unsigned int flags)
 {
-    if (access_was_asked())
-        return -1;
-    return refused(pool, vol, false, false) ? -1 : stock_slots.upload_vol(pool, vol, st, offset, length, flags);
+    const struct stock_slots *stock = access_was_asked() ? NULL : allowed(pool, vol, false, false);
+
+    return stock ? stock->upload_vol(pool, vol, st, offset, length, flags) : -1;
 }

@@ -3,7 +3,6 @@
  * job.c: the one table of jobs that all doors share, and what must hold before a job starts.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -47,6 +46,26 @@ static void job_free(struct job *job)
 
 /* ---- before the start ---- */
 
+/* libvirt never looks into a device, and neither do we: what is in it is the guest's. Reports and returns false. */
+static bool is_qcow2(const struct job_request *req, const char *format)
+{
+    const struct volume *vol = req->vol;
+
+    if (g_str_equal(format, "qcow2"))
+        return true;
+    if (tables_holds_devices(vol->pool_type))
+        vr_error(VIR_ERR_OPERATION_UNSUPPORTED,
+                 "libvirt knows no format of volume '%s', because its pool is of type '%s'; the request has to name it: "
+                 "--format=qcow2, or a report named '%s.repair-%s.qcow2.json'",
+                 vol->name, vol->pool_type, vol->name, job_mode_name[req->mode]);
+    else
+        vr_error(VIR_ERR_OPERATION_UNSUPPORTED,
+                 "volume '%s' has the format '%s', and vol-repair handles qcow2 only; where damage makes libvirt see another "
+                 "one, the request can name it: --format=qcow2, or a report named '%s.repair-%s.qcow2.json'",
+                 vol->name, format, vol->name, job_mode_name[req->mode]);
+    return false;
+}
+
 /* Every test that needs no open image. That nobody else uses it is for claim(), and for the helper's locks. */
 static bool may_start(const struct job_request *req, const struct config *cfg, const char *format)
 {
@@ -54,55 +73,11 @@ static bool may_start(const struct job_request *req, const struct config *cfg, c
         vr_error(VIR_ERR_OPERATION_UNSUPPORTED, "%s", "vol-repair is switched off on this host (enabled = 0)");
         return false;
     }
-    if (!g_str_equal(format, "qcow2") && req->mode != MODE_UNDO) {
-        vr_error(
-            VIR_ERR_OPERATION_UNSUPPORTED,
-            "volume '%s' has the format '%s', and vol-repair handles qcow2 only; a request can name the format where "
-            "damage makes libvirt see another one",
-            req->vol->name, format);
+    if (req->mode != MODE_UNDO && !is_qcow2(req, format))
         return false;
-    }
     if (req->opts && !config_allows(cfg, req->opts))
         return false;
     return access_allows(req->vol, req->mode != MODE_CHECK);
-}
-
-static bool device_is_free(const struct job_request *req, const struct stat *st)
-{
-    g_autofree char *domain = NULL;
-    bool known = domains_user_of(st->st_rdev, &domain);
-
-    if (domain)
-        vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: the running domain '%s' has it", req->vol->name,
-                 domain);
-    else if (!known)
-        vr_error(VIR_ERR_OPERATION_FAILED, "it cannot be seen whether a running domain has volume '%s'", req->vol->name);
-    return known && !domain;
-}
-
-/* The helper gets the file itself, not a path that could lead elsewhere by then. */
-static int open_image(const struct job_request *req, struct stat *st)
-{
-    /* O_EXCL: of a block device nobody in the kernel may be the user; to a file it means nothing. */
-    int flags = (req->mode == MODE_CHECK ? O_RDONLY : O_RDWR | O_EXCL) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
-    int fd = open(req->vol->path, flags);
-
-    if (fd < 0) {
-        vr_error(VIR_ERR_OPERATION_FAILED, "the image '%s' cannot be opened: %s", req->vol->path,
-                 errno == ELOOP ? "it is a symbolic link" : g_strerror(errno));
-        return -1;
-    }
-    if (fstat(fd, st) < 0 || (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))) {
-        vr_error(VIR_ERR_OPERATION_FAILED, "'%s' is neither a file nor a block device", req->vol->path);
-        close(fd);
-        return -1;
-    }
-    fcntl(fd, F_SETFL, 0);
-    if (S_ISBLK(st->st_mode) && req->mode != MODE_CHECK && !device_is_free(req, st)) {
-        close(fd);
-        return -1;
-    }
-    return fd;
 }
 
 static struct job *job_new(const struct job_request *req, const struct config *cfg, const struct stat *st)
@@ -111,14 +86,14 @@ static struct job *job_new(const struct job_request *req, const struct config *c
 
     job->mode = req->mode;
     job->create_from = req->create_from;
-    job->refresh_source_pool = cfg->refresh_source_pool;
+    /* A device stays as large as it was, and to look for devices anew is slow. */
+    job->refresh_source_pool = cfg->refresh_source_pool && !tables_holds_devices(req->vol->pool_type);
     job->pool = g_strdup(req->vol->pool);
     job->pool_path = g_strdup(req->vol->pool_path);
     job->volume = g_strdup(req->vol->name);
     job->path = g_strdup(req->vol->path);
     job->owner = identity_caller();
-    job->dev = st->st_dev;
-    job->ino = st->st_ino;
+    open_identity(st, &job->dev, &job->ino);
     job->size = st->st_size;
     job->started = g_get_real_time() / G_USEC_PER_SEC;
     g_strlcpy(job->phase, job->mode == MODE_UNDO ? "undo" : "check", sizeof(job->phase));
@@ -201,7 +176,7 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     if (!may_start(req, cfg, format))
         return NULL;
     sp.format = req->mode == MODE_UNDO ? "qcow2" : format;
-    sp.image_fd = open_image(req, &st);
+    sp.image_fd = open_image(req->vol, req->mode != MODE_CHECK, &st);
     if (sp.image_fd < 0)
         return NULL;
     job = job_new(req, cfg, &st);
@@ -233,13 +208,16 @@ bool job_stands_against(const struct volume *vol, bool only_reads)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
     struct stat st;
+    dev_t dev;
+    ino_t ino;
 
     if (!jobs || stat(vol->path, &st) < 0)
         return false;
+    open_identity(&st, &dev, &ino);
     for (GList *l = jobs; l; l = l->next) {
         const struct job *job = l->data;
 
-        if (job->done || job->dev != st.st_dev || job->ino != st.st_ino || (only_reads && job->mode == MODE_CHECK))
+        if (job->done || job->dev != dev || job->ino != ino || (only_reads && job->mode == MODE_CHECK))
             continue;
         vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: job %u (%s) is working on it", vol->name, job->id,
                  job_mode_name[job->mode]);

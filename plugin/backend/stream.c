@@ -97,12 +97,15 @@ int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long lo
     g_autoptr(JobOptions) opts = NULL;
     g_autoptr(Volume) facts = NULL;
     struct job_request req = {.report_fd = -1};
+    const struct stock_slots *stock;
     unsigned op = offset & MAGIC_MASK;
 
     if (access_was_asked())
         return -1;
-    if ((offset & ~MAGIC_MASK) != MAGIC)
-        return guard_reading(pool, vol) ? -1 : stock_slots.download_vol(pool, vol, st, offset, length, flags);
+    if ((offset & ~MAGIC_MASK) != MAGIC) {
+        stock = guard_reading(pool, vol);
+        return stock ? stock->download_vol(pool, vol, st, offset, length, flags) : -1;
+    }
     if (op >= MODE_COUNT) {
         vr_error(VIR_ERR_INVALID_ARG, "vol-repair has no operation %u", op);
         return -1;

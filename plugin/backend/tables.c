@@ -2,13 +2,16 @@
 /*
  * tables.c: proves that the stock backend tables are what we think, then puts our doors into them.
  *
- * All or nothing: every check for every table comes before the first change, and a doubt leaves stock alone.
+ * For pools of files all or nothing: every check comes before the first change, and a doubt leaves all of libvirt
+ * alone. For pools of devices a doubt leaves that type of pool alone.
  */
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend.h"
 
@@ -16,16 +19,30 @@
 #define OLDEST_LIBVIRT 9000000ul
 #define NEWEST_TESTED 12008999ul
 
-struct stock_slots stock_slots;
-
+/*
+ * Modules that hold a table of their own are loaded by the driver after us, and registered by the address of that
+ * table. So we load them first, and the driver gets the same ones.
+ */
 static const struct {
-    const char *symbol, *type;
+    const char *type, *symbol, *module; /* module NULL: the stub's own */
 } table_names[] = {
-    {"virStorageBackendDirectory", "dir"},
-    {"virStorageBackendFileSystem", "fs"},
-    {"virStorageBackendNetFileSystem", "netfs"},
+    {"dir", "virStorageBackendDirectory", NULL},
+    {"fs", "virStorageBackendFileSystem", NULL},
+    {"netfs", "virStorageBackendNetFileSystem", NULL},
+    {"logical", "virStorageBackendLogical", "libvirt_storage_backend_logical.so"},
+    {"disk", "virStorageBackendDisk", "libvirt_storage_backend_disk.so"},
+    {"iscsi", "virStorageBackendISCSI", "libvirt_storage_backend_iscsi.so"},
+    {"scsi", "virStorageBackendSCSI", "libvirt_storage_backend_scsi.so"},
+    {"mpath", "virStorageBackendMpath", "libvirt_storage_backend_mpath.so"},
+    {"zfs", "virStorageBackendZFS", "libvirt_storage_backend_zfs.so"},
 };
-enum { DIR_TABLE, TABLE_COUNT = G_N_ELEMENTS(table_names) };
+enum { DIR_TABLE, FILE_TABLES = 3, TABLE_COUNT = G_N_ELEMENTS(table_names) };
+
+/* What became of each; never changes after the start. */
+static struct {
+    struct backend_table *table; /* NULL = left alone */
+    struct stock_slots stock;
+} served[TABLE_COUNT];
 
 /* Slots that hold functions which the storage driver exports by name. */
 static const struct {
@@ -102,30 +119,101 @@ static bool slots_are_known(const struct backend_table *table, void *driver, con
     return true;
 }
 
+/* What must hold of every table. What is wrong, or NULL. */
+static const char *table_fault(const struct backend_table *table, const char *type)
+{
+    ElfW(Sym) *sym = NULL;
+    Dl_info info;
+
+    if (!table)
+        return "libvirt's backend has no such table";
+    if (!dladdr1(table, &info, (void **)&sym, RTLD_DL_SYMENT) || !sym || sym->st_size != sizeof(*table))
+        return "it is not of the known size";
+    if (!is_writable(table, sizeof(*table)))
+        return "it is in read-only memory";
+    if (table->type != lv.pool_type_from_string(type))
+        return "it is one of another type";
+    return NULL;
+}
+
 static struct backend_table *prove_table(void *stock, void *driver, size_t which)
 {
     const char *symbol = table_names[which].symbol, *type = table_names[which].type;
     struct backend_table *table = dlsym(stock, symbol);
-    ElfW(Sym) *sym = NULL;
-    Dl_info info;
+    const char *fault = table_fault(table, type);
 
-    if (!table) {
-        vr_log("repair is off: libvirt's backend has no table %s", symbol);
-        return NULL;
-    }
-    if (!dladdr1(table, &info, (void **)&sym, RTLD_DL_SYMENT) || !sym || sym->st_size != sizeof(*table)) {
-        vr_log("repair is off: %s is not a table of %zu bytes", symbol, sizeof(*table));
-        return NULL;
-    }
-    if (!is_writable(table, sizeof(*table))) {
-        vr_log("repair is off: %s is in read-only memory", symbol);
-        return NULL;
-    }
-    if (table->type != lv.pool_type_from_string(type) || lv.backend_for_type(table->type) != table) {
-        vr_log("repair is off: %s is not the backend in use for pools of type %s", symbol, type);
+    if (!fault && lv.backend_for_type(table->type) != table)
+        fault = "it is not the backend in use for its type of pool";
+    if (fault) {
+        vr_log("repair is off: %s: %s", symbol, fault);
         return NULL;
     }
     return slots_are_known(table, driver, type) ? table : NULL;
+}
+
+/* ---- pools of devices: each by itself, and none of them needed ---- */
+
+/* Data goes by the driver's functions; where we only guard, the module may have one of its own, or none. */
+static const struct {
+    int slot;
+    const char *symbol; /* NULL: the module's own alone */
+    bool needed;
+} device_slots[] = {
+    {SLOT_UPLOAD_VOL, "virStorageBackendVolUploadLocal", true},
+    {SLOT_DOWNLOAD_VOL, "virStorageBackendVolDownloadLocal", true},
+    {SLOT_WIPE_VOL, "virStorageBackendVolWipeLocal", false},
+    {SLOT_BUILD_VOL_FROM, NULL, false},
+    {SLOT_DELETE_VOL, NULL, false},
+    {SLOT_RESIZE_VOL, NULL, false},
+};
+
+static bool is_of_module(const void *function, const void *table)
+{
+    Dl_info a, b;
+
+    return dladdr(function, &a) && dladdr(table, &b) && a.dli_fbase == b.dli_fbase;
+}
+
+static bool device_slots_are_known(const struct backend_table *table, void *driver)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(device_slots); i++) {
+        void *found = table->slot[device_slots[i].slot];
+        void *expected = device_slots[i].symbol ? dlsym(driver, device_slots[i].symbol) : NULL;
+        bool own = !device_slots[i].needed && (!found || is_of_module(found, table));
+
+        if (!own && (!expected || found != expected))
+            return false;
+    }
+    return true;
+}
+
+/* NULL: not installed, or not as we know it. files: a table of the stub's own module, in whose directory the others
+ * are. */
+static struct backend_table *prove_device_table(const struct backend_table *files, void *driver, size_t which)
+{
+    const char *type = table_names[which].type, *fault;
+    g_autofree char *dir = NULL, *path = NULL;
+    struct backend_table *table = NULL;
+    void *module;
+    Dl_info info;
+
+    if (!dladdr(files, &info) || !info.dli_fname)
+        return NULL;
+    dir = g_path_get_dirname(info.dli_fname);
+    path = g_build_filename(dir, table_names[which].module, NULL);
+    if (access(path, F_OK) < 0)
+        return NULL;
+    /* As libvirt does it. One that cannot be loaded is libvirt's to complain of. */
+    module = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    if (module)
+        table = dlsym(module, table_names[which].symbol);
+    fault = module ? table_fault(table, type) : "its module cannot be loaded";
+    if (!fault && !device_slots_are_known(table, driver))
+        fault = "one of its functions is not the known one";
+    if (!fault)
+        return table;
+    vr_log("repair is off for pools of type %s: %s: %s", type, table_names[which].symbol, fault);
+    return NULL;
 }
 
 /* The storage driver itself: its own functions, whatever else in the process bears the same names. */
@@ -142,49 +230,66 @@ static void *open_driver(void)
 /* What stands in a slot from now on, and where the stock function is kept. */
 static const struct {
     int slot;
-    void *ours, *stock;
+    void *ours;
+    size_t stock;
 } doors[] = {
-    {SLOT_BUILD_VOL_FROM, (void *)create_build_vol_from, &stock_slots.build_vol_from},
-    {SLOT_DOWNLOAD_VOL, (void *)stream_download_vol, &stock_slots.download_vol},
-    {SLOT_UPLOAD_VOL, (void *)guard_upload_vol, &stock_slots.upload_vol},
-    {SLOT_DELETE_VOL, (void *)guard_delete_vol, &stock_slots.delete_vol},
-    {SLOT_RESIZE_VOL, (void *)guard_resize_vol, &stock_slots.resize_vol},
-    {SLOT_WIPE_VOL, (void *)guard_wipe_vol, &stock_slots.wipe_vol},
+    {SLOT_BUILD_VOL_FROM, (void *)create_build_vol_from, offsetof(struct stock_slots, build_vol_from)},
+    {SLOT_DOWNLOAD_VOL, (void *)stream_download_vol, offsetof(struct stock_slots, download_vol)},
+    {SLOT_UPLOAD_VOL, (void *)guard_upload_vol, offsetof(struct stock_slots, upload_vol)},
+    {SLOT_DELETE_VOL, (void *)guard_delete_vol, offsetof(struct stock_slots, delete_vol)},
+    {SLOT_RESIZE_VOL, (void *)guard_resize_vol, offsetof(struct stock_slots, resize_vol)},
+    {SLOT_WIPE_VOL, (void *)guard_wipe_vol, offsetof(struct stock_slots, wipe_vol)},
 };
 
-static bool patch(struct backend_table *table, bool with_control)
+/* A slot that libvirt has left empty stays so: the driver then says that such pools cannot do that. */
+static void patch(size_t which, struct backend_table *table)
 {
-    const struct backend_table before = *table, *active;
+    for (size_t i = 0; i < G_N_ELEMENTS(doors); i++) {
+        void **slot = &table->slot[doors[i].slot];
 
-    for (size_t i = 0; i < G_N_ELEMENTS(doors); i++)
-        table->slot[doors[i].slot] = doors[i].ours;
-    if (with_control)
+        if (!*slot)
+            continue;
+        *(void **)((char *)&served[which].stock + doors[i].stock) = *slot;
+        *slot = doors[i].ours;
+    }
+    if (which == DIR_TABLE)
         table->slot[SLOT_FIND_POOL_SOURCES] = (void *)control_find_pool_sources;
+    served[which].table = table;
+}
 
-    active = lv.backend_for_type(table->type);
-    if (active && active->slot[SLOT_DOWNLOAD_VOL] == (void *)stream_download_vol)
-        return true;
-    *table = before;
-    return false;
+static bool is_in_use(size_t which)
+{
+    const struct backend_table *table = served[which].table;
+    bool ours = table && lv.backend_for_type(table->type) == table &&
+                table->slot[SLOT_DOWNLOAD_VOL] == (void *)stream_download_vol;
+
+    virResetLastError();
+    return ours;
+}
+
+static bool may_begin(void *driver)
+{
+    const char *missing = NULL;
+
+    if (!symbols_load(&missing)) {
+        vr_log("repair is off: this libvirt has no function %s", missing);
+        return false;
+    }
+    if (!driver) {
+        vr_log("repair is off: libvirt's storage driver was not found in this process");
+        return false;
+    }
+    return version_is_allowed();
 }
 
 int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
 {
     struct backend_table *tables[TABLE_COUNT];
-    const char *missing = NULL;
     void *driver = open_driver();
 
-    if (!symbols_load(&missing)) {
-        vr_log("repair is off: this libvirt has no function %s", missing);
+    if (!may_begin(driver))
         return -1;
-    }
-    if (!driver) {
-        vr_log("repair is off: libvirt's storage driver was not found in this process");
-        return -1;
-    }
-    if (!version_is_allowed())
-        return -1;
-    for (size_t i = 0; i < TABLE_COUNT; i++) {
+    for (size_t i = 0; i < FILE_TABLES; i++) {
         tables[i] = prove_table(stock, driver, i);
         if (!tables[i])
             return -1;
@@ -194,14 +299,47 @@ int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
         vr_log("repair is off: the dir backend already has a way to find pool sources");
         return -1;
     }
-
-    for (size_t i = 0; i < G_N_ELEMENTS(doors); i++)
-        *(void **)doors[i].stock = tables[DIR_TABLE]->slot[doors[i].slot];
+    for (size_t i = FILE_TABLES; i < TABLE_COUNT; i++)
+        tables[i] = prove_device_table(tables[DIR_TABLE], driver, i);
     for (size_t i = 0; i < TABLE_COUNT; i++) {
-        if (!patch(tables[i], i == DIR_TABLE)) {
-            vr_log("repair is off for pools of type %s: the patched table is not the one in use", table_names[i].type);
-            return i == 0 ? -1 : 0;
-        }
+        if (tables[i])
+            patch(i, tables[i]);
     }
     return 0;
+}
+
+/* ---- afterwards ---- */
+
+static size_t find_type(const char *pool_type)
+{
+    size_t i = 0;
+
+    while (i < TABLE_COUNT && !(pool_type && g_str_equal(table_names[i].type, pool_type)))
+        i++;
+    return i;
+}
+
+const struct stock_slots *tables_stock(const char *pool_type)
+{
+    size_t which = find_type(pool_type);
+
+    if (which < TABLE_COUNT && served[which].table)
+        return &served[which].stock;
+    vr_error(VIR_ERR_INTERNAL_ERROR, "vol-repair knows no pool type '%s'", pool_type ? pool_type : "");
+    return NULL;
+}
+
+bool tables_holds_devices(const char *pool_type)
+{
+    size_t which = find_type(pool_type);
+
+    return which >= FILE_TABLES && which < TABLE_COUNT;
+}
+
+void tables_append_types(GString *xml)
+{
+    for (size_t i = 0; i < TABLE_COUNT; i++) {
+        if (is_in_use(i))
+            g_string_append_printf(xml, "<type name='%s'/>", table_names[i].type);
+    }
 }

@@ -14,6 +14,7 @@ void volume_free(struct volume *vol)
     if (!vol)
         return;
     g_free(vol->pool);
+    g_free(vol->pool_type);
     g_free(vol->pool_path);
     g_free(vol->name);
     g_free(vol->path);
@@ -80,16 +81,25 @@ static int number_of(xmlNodePtr node, int base)
     return value;
 }
 
-static void read_pool(struct volume *vol, xmlNodePtr root)
+void volume_set_pool(struct volume *vol, const char *pool_xml)
 {
-    vol->pool = text_of(child(root, "name"));
-    vol->pool_path = text_of(child(child(root, "target"), "path"));
+    xmlDocPtr doc = parse(pool_xml);
+    xmlNodePtr root = doc ? xmlDocGetRootElement(doc) : NULL;
+
+    g_clear_pointer(&vol->pool, g_free);
+    g_clear_pointer(&vol->pool_type, g_free);
+    g_clear_pointer(&vol->pool_path, g_free);
+    if (root) {
+        vol->pool = text_of(child(root, "name"));
+        vol->pool_type = attribute_of(root, "type");
+        vol->pool_path = text_of(child(child(root, "target"), "path"));
+    }
+    xmlFreeDoc(doc);
 }
 
 static void read_volume(struct volume *vol, xmlNodePtr root)
 {
     xmlNodePtr target = child(root, "target"), permissions = child(target, "permissions");
-    g_autofree char *dir = NULL;
 
     vol->name = text_of(child(root, "name"));
     vol->path = text_of(child(target, "path"));
@@ -97,10 +107,6 @@ static void read_volume(struct volume *vol, xmlNodePtr root)
     vol->mode = number_of(child(permissions, "mode"), 8);
     vol->owner = number_of(child(permissions, "owner"), 10);
     vol->group = number_of(child(permissions, "group"), 10);
-
-    dir = g_path_get_dirname(vol->path);
-    if (!g_str_equal(dir, vol->pool_path))
-        g_clear_pointer(&vol->pool, g_free);
 }
 
 struct volume *volume_from_defs(void *pool, void *vol, bool locked)
@@ -108,7 +114,7 @@ struct volume *volume_from_defs(void *pool, void *vol, bool locked)
     bool lock = !locked && lv.object_lock && lv.object_unlock;
     g_autofree char *pool_xml = NULL, *vol_xml = NULL;
     g_autoptr(Volume) facts = g_new0(struct volume, 1);
-    xmlDocPtr pool_doc, vol_doc;
+    xmlDocPtr doc;
     void *def;
 
     /* Another call may be updating the definitions. */
@@ -120,15 +126,12 @@ struct volume *volume_from_defs(void *pool, void *vol, bool locked)
     if (lock)
         lv.object_unlock(pool);
 
-    pool_doc = parse(pool_xml);
-    vol_doc = parse(vol_xml);
-    if (pool_doc && vol_doc) {
-        read_pool(facts, xmlDocGetRootElement(pool_doc));
-        read_volume(facts, xmlDocGetRootElement(vol_doc));
-    }
-    xmlFreeDoc(pool_doc);
-    xmlFreeDoc(vol_doc);
-    if (!facts->name || !facts->name[0] || !facts->path || facts->path[0] != '/') {
+    volume_set_pool(facts, pool_xml);
+    doc = parse(vol_xml);
+    if (doc)
+        read_volume(facts, xmlDocGetRootElement(doc));
+    xmlFreeDoc(doc);
+    if (!facts->pool || !facts->name || !facts->name[0] || !facts->path || facts->path[0] != '/') {
         vr_error(VIR_ERR_INTERNAL_ERROR, "%s", "vol-repair cannot read libvirt's definition of the volume");
         return NULL;
     }

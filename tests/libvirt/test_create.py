@@ -116,7 +116,7 @@ def test_across_pools(t):
         disk(lab)
         vol = create_from(conn, 'disk.qcow2', 'all', pool='reports', source_pool='default')
         assert json.loads(read_volume(conn, vol))['filename'] == str(lab.pool_dir / 'disk.qcow2')
-        assert 'pool' not in jobs(conn)[0], 'the source pool is not known to the slot'
+        assert jobs(conn)[0]['pool'] == 'default', 'not the pool of the source'
 
 
 def test_progress_is_seen_by_stock_calls(t):
