@@ -41,13 +41,10 @@ static char *journal_path(int image_fd, const char *name)
 {
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", image_fd);
     g_autofree char *real_path = g_file_read_link(link, NULL);
-    g_autofree char *prefix = undo_name(real_path ? real_path : "");
     g_autofree char *dir = config_undo_dir();
-    size_t len = strlen(prefix);
+    g_autofree char *file = undo_file_name(image_fd, real_path ? real_path : "", name);
 
-    if (g_str_has_prefix(name, prefix) && name[len] == '.')
-        return g_build_filename(dir, name, NULL);
-    return g_strdup_printf("%s/%s.%s", dir, prefix, name);
+    return g_build_filename(dir, file, NULL);
 }
 
 /* After the format, option or configuration decides; the option wins. */

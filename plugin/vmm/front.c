@@ -113,6 +113,7 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
     };
 
     g_strlcpy(cfg.image_name, img->real_path, sizeof(cfg.image_name));
+    g_strlcpy(cfg.image_identity, img->identity, sizeof(cfg.image_identity));
     return cfg;
 }
 

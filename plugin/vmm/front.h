@@ -4,7 +4,9 @@
 #define FRONT_H
 
 #include <glib.h>
+#include <sys/stat.h>
 
+#include "undo.h"
 #include "vmm.h"
 
 /*
@@ -111,7 +113,8 @@ struct image {
     uint64_t size;
     dev_t dev;
     ino_t ino;
-    char *real_path; /* as the kernel names it; names the journal */
+    char *real_path; /* as the kernel names it */
+    char *identity;  /* what a reboot leaves the same; names the journal (undo_name.h) */
 };
 
 /* Which file it is, for image_is_file(), before anything else and whether it can be opened or not. */
@@ -159,15 +162,17 @@ struct undofile {
 
 /*
  * A journal that is there, locked; write: to change, move or remove it. -1 and errno: EBUSY where another run has it,
- * EINVAL where it is no regular file.
+ * EINVAL where it is no regular file, EPERM where it is not ours alone to write.
  */
 int undofile_open(const char *path, bool write);
+/* What such an errno means. */
+const char *undofile_strerror(int err);
 
 /* Default place for this image: made 0700 if missing when `create`. Free with g_free. */
 char *undofile_default_path(const struct image *img, bool create, GError **error);
-/* Puts an older journal aside and creates an empty one. */
+/* Puts an older journal of the same image aside and creates an empty one. */
 bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error);
-/* The repair stands: the older journal becomes `<path>.1`. Closes. */
+/* The repair stands: the older journal becomes `<path>.N`. Closes. */
 void undofile_keep(struct undofile *uf);
 /* Nothing was committed: removes the journal and puts the older one back. Closes. */
 void undofile_discard(struct undofile *uf);
@@ -176,6 +181,29 @@ void undofile_close(struct undofile *uf);
 void undofile_remove(const char *path, int fd);
 /* An unlinked file for the guest's writes, beside the journal; -1 and errno on failure. */
 int overlay_open(const char *journal_path);
+
+/* ---- undodir.c: the directory of journals ------------------------------------------------------------- */
+
+struct journal {
+    char *path;
+    struct vmm_journal_info info;
+};
+
+/* In what way a journal is an image's: not at all, by its name, by what a reboot leaves the same. */
+enum kin { KIN_NONE, KIN_PATH, KIN_IDENTITY };
+
+/* /var/lib/vol-repair/undo of root, or the user's own. Caller frees. */
+char *undodir_path(void);
+/* Whether nobody but us, or root, can write to it. */
+bool undodir_is_safe(const struct stat *st);
+/* The journals of a directory, newest first; none where the directory is not safe. Nothing is locked. */
+GPtrArray *undodir_list(const char *dir);
+/* identity and name as a journal's header has them. */
+enum kin undodir_kin(const char *identity, const char *image_name, const struct image *img);
+/* Path of the newest journal of this image in the default directory; where there is none, the path it would have. */
+char *undodir_find(const struct image *img, GError **error);
+/* Whether it is worth comparing with this image: a commit or an undo of an image of its size may have been cut. */
+bool undodir_may_be_cut(const struct journal *j, const struct image *img);
 
 /* ---- result.c: what a run came to ------------------------------------------------------------------ */
 
@@ -194,6 +222,14 @@ struct counters {
     uint64_t corruptions_fixed, leaks_fixed;    /* what the run mended */
 };
 
+/* An earlier repair or undo that was cut. */
+struct interrupted {
+    bool repair;      /* in: this run may roll it back */
+    char *journal;    /* NULL: there was none */
+    uint64_t bytes;   /* of the image that the journal holds */
+    bool rolled_back; /* by this run, before anything else */
+};
+
 struct result {
     const struct options *opt;
     /* what the child said, checked by frames.c */
@@ -204,6 +240,7 @@ struct result {
     bool commit_begun, commit_ended;
     struct vmm_commit commit;   /* the last one */
     bool rolled_back;           /* the front itself undid a commit that was cut */
+    struct interrupted interrupted;
     GArray *records;            /* struct vr_record, as they came, at most RESULT_RECORDS_MAX */
     GHashTable *names;          /* of snapshots: names.c */
     uint64_t file_size;         /* before the run */
@@ -331,13 +368,13 @@ bool job_run(struct result *res, struct image *img, struct progress *pr, GError 
 
 /* Whether it is a journal, or an empty file. */
 bool recover_is_journal(int fd);
-/* --mode=undo. */
-bool recover_undo(struct result *res, const struct image *img, const char *journal, GError **error);
+/* --mode=undo; named: the journal, or NULL for the newest of this image. */
+bool recover_undo(struct result *res, const struct image *img, const char *named, GError **error);
 /*
- * A commit or an undo that was cut left a journal: sets *cut. repair: rolls it back first. No journal, or one of a whole
- * commit: nothing.
+ * A commit or an undo that was cut left a journal, named or in the default directory: says so in *in, of which repair is set.
+ * repair: rolls it back first, where it is this image's; another's whose writes are in this image is an error.
  */
-bool recover_cut(const struct image *img, const char *journal, bool repair, bool *cut, GError **error);
+bool recover_interrupted(const struct image *img, const char *named, struct interrupted *in, GError **error);
 
 /* ---- json_write.c ------------------------------------------------------------------------------------- */
 

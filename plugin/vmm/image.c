@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "undo_name.h"
 
 static bool open_failed(GError **error, const struct options *opt, const char *text)
 {
@@ -114,6 +115,7 @@ bool image_open(struct image *img, const struct options *opt, GError **error)
         return false;
     }
     img->real_path = real_path(img->fd, opt->path);
+    img->identity = undo_identity(img->fd, img->real_path);
     return true;
 }
 
@@ -122,8 +124,9 @@ void image_close(struct image *img)
     if (img->fd >= 0)
         close(img->fd);
     g_free(img->real_path);
+    g_free(img->identity);
     img->fd = -1;
-    img->real_path = NULL;
+    img->real_path = img->identity = NULL;
 }
 
 bool image_is_file(const struct image *img, const char *path)

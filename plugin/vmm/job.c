@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 #include "front.h"
-#include "undo.h"
 
 static bool check_format(const struct options *opt, enum format_kind *kind, GError **error)
 {
@@ -15,25 +14,21 @@ static bool check_format(const struct options *opt, enum format_kind *kind, GErr
     return false;
 }
 
-static char *journal_path(const struct options *opt, const struct image *img, GError **error)
-{
-    return opt->undo ? g_strdup(opt->undo) : undofile_default_path(img, options_is_repair(opt), error);
-}
-
 /* An earlier repair that was cut in its commit: rolled back by a repair, told by a check. */
-static bool handle_cut(const struct options *opt, struct image *img, const char *journal, GError **error)
+static bool handle_cut(struct result *res, struct image *img, GError **error)
 {
-    bool repair = options_is_repair(opt);
-    bool cut = false;
+    const struct options *opt = res->opt;
+    struct interrupted *in = &res->interrupted;
 
-    if (!recover_cut(img, journal, repair, &cut, error))
+    in->repair = options_is_repair(opt);
+    if (!recover_interrupted(img, opt->undo, in, error))
         return false;
-    if (cut && repair) {
+    if (in->rolled_back) {
         fprintf(stderr, "%s: an earlier repair or undo of '%s' was interrupted; it was rolled back first\n",
                 g_get_prgname(), options_shown_name(opt));
         return image_measure(img, opt, error);
     }
-    if (cut)
+    if (in->journal)
         fprintf(stderr,
                 "%s: an earlier repair or undo of '%s' was interrupted while it wrote; the next repair, or --mode=undo, "
                 "rolls it back\n",
@@ -88,14 +83,15 @@ static void settle_journal(struct result *res, struct undofile *uf)
     }
 }
 
-static bool run_repair(struct result *res, const struct image *img, const char *journal, struct progress *pr,
-                       GError **error)
+static bool run_repair(struct result *res, const struct image *img, struct progress *pr, GError **error)
 {
+    const char *named = res->opt->undo;
+    g_autofree char *journal = named ? g_strdup(named) : undofile_default_path(img, true, error);
     g_autoptr(GError) local = NULL;
     struct undofile uf;
     bool ok;
 
-    if (!undofile_create(&uf, journal, img, error))
+    if (!journal || !undofile_create(&uf, journal, img, error))
         return false;
     ok = front_run(res, img, &uf, pr, &local);
     if (!is_settled(res, ok))
@@ -111,20 +107,14 @@ static bool run_repair(struct result *res, const struct image *img, const char *
 
 static bool run_opened(struct result *res, struct image *img, struct progress *pr, GError **error)
 {
-    const struct options *opt = res->opt;
-    g_autofree char *journal = NULL;
-
-    journal = journal_path(opt, img, error);
-    if (!journal)
-        return false;
-    if (opt->mode == FRONT_UNDO) {
+    if (res->opt->mode == FRONT_UNDO) {
         progress_update(pr, "undo", NULL, 0);
-        return recover_undo(res, img, journal, error);
+        return recover_undo(res, img, res->opt->undo, error);
     }
-    if (!handle_cut(opt, img, journal, error))
+    if (!handle_cut(res, img, error))
         return false;
-    if (options_is_repair(opt))
-        return run_repair(res, img, journal, pr, error);
+    if (options_is_repair(res->opt))
+        return run_repair(res, img, pr, error);
     if (!front_run(res, img, NULL, pr, error))
         return false;
     result_conclude(res);

@@ -100,6 +100,7 @@ static int write_header(struct writer *w)
                                    .mode = w->cfg->mode};
 
     memcpy(h.image_name, w->cfg->image_name, sizeof(h.image_name) - 1);
+    memcpy(h.identity, w->cfg->image_identity, sizeof(h.identity) - 1);
     h.crc = crc32c(0, &h, sizeof(h));
     return put(w, &h, sizeof(h));
 }

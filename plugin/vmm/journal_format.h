@@ -10,7 +10,8 @@
  * No valid end mark: the journal was cut while it was written, so the image was not touched.
  * Its room is written with the end mark, so that a full disk cannot be what it is missing for.
  * No valid trailer: the commit was cut, or only its trailer was; each sector is the old one or one of the new ones.
- * With the other magic: an undo has begun to put the old bytes back.
+ * With the second magic: an undo has begun to put the old bytes back; with the third: it is whole, and the journal has
+ * served.
  */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
@@ -18,11 +19,12 @@
 #include <stdint.h>
 
 #define VMM_JOURNAL_MAGIC   UINT64_C(0x0a0d4f444e555256) /* "VRUNDO\r\n" */
-#define VMM_JOURNAL_VERSION 1u
+#define VMM_JOURNAL_VERSION 2u
 #define VMM_RECORD_MAGIC    0x44524352u /* "RCRD" */
 #define VMM_END_MAGIC       0x444e4556u /* "VEND" */
 #define VMM_TRAILER_MAGIC   0x454e4f44u /* "DONE" */
 #define VMM_UNDOING_MAGIC   0x4f444e55u /* "UNDO": the same trailer, once an undo has begun */
+#define VMM_SPENT_MAGIC     0x5245564fu /* "OVER": once it is whole; such a journal undoes nothing any more */
 
 #define VMM_SECTOR          512u
 #define VMM_RECORD_SECTORS  2048u /* most in one record */
@@ -35,8 +37,11 @@ struct vmm_journal_header {
     uint64_t size_after;
     uint32_t mode;       /* enum vr_mode */
     uint32_t reserved;
-    char image_name[256];/* NUL-terminated; for people, never used to find the image */
+    char image_name[256];/* NUL-terminated: the path it had */
+    /* Version 1 ends here. */
+    char identity[160];  /* NUL-terminated: undo_name.h; what finds the image again */
 };
+#define VMM_HEADER_1_SIZE 296u
 
 struct vmm_journal_record {
     uint32_t magic;
@@ -62,7 +67,7 @@ struct vmm_journal_trailer {
     uint64_t mtime_nanoseconds;
 };
 
-_Static_assert(sizeof(struct vmm_journal_header) == 296, "the journal's header changed its size");
+_Static_assert(sizeof(struct vmm_journal_header) == 456, "the journal's header changed its size");
 _Static_assert(sizeof(struct vmm_journal_record) == 24, "the journal's record changed its size");
 _Static_assert(sizeof(struct vmm_journal_end) == 24, "the journal's end mark changed its size");
 _Static_assert(sizeof(struct vmm_journal_trailer) == 32, "the journal's trailer changed its size");

@@ -24,6 +24,7 @@ void result_clear(struct result *res)
     g_free(res->cli_error);
     g_free(res->accel_reason);
     g_free(res->undo_path);
+    g_free(res->interrupted.journal);
     memset(res, 0, sizeof(*res));
 }
 

@@ -33,13 +33,22 @@ static uint32_t crc_without(const void *bytes, size_t len, size_t crc_at)
     return crc32c(crc, p + crc_at + sizeof(zero), len - crc_at - sizeof(zero));
 }
 
+/* Journals of version 1 know no identity. */
+static size_t header_size(const struct vmm_journal_header *h)
+{
+    return h->version == 1 ? VMM_HEADER_1_SIZE : sizeof(*h);
+}
+
 static int read_header(int fd, struct vmm_journal_header *h, bool *valid)
 {
     int err = pread_zeros(fd, h, sizeof(*h), 0);
 
-    *valid = err == 0 && h->magic == VMM_JOURNAL_MAGIC && h->version == VMM_JOURNAL_VERSION &&
-             h->crc == crc_without(h, sizeof(*h), offsetof(struct vmm_journal_header, crc)) &&
+    *valid = err == 0 && h->magic == VMM_JOURNAL_MAGIC && h->version >= 1 && h->version <= VMM_JOURNAL_VERSION &&
+             h->crc == crc_without(h, header_size(h), offsetof(struct vmm_journal_header, crc)) &&
              memchr(h->image_name, 0, sizeof(h->image_name)) && h->size_before <= h->size_after;
+    if (*valid && h->version == 1)
+        memset(h->identity, 0, sizeof(h->identity));
+    *valid = *valid && memchr(h->identity, 0, sizeof(h->identity));
     return err;
 }
 
@@ -68,11 +77,17 @@ static int read_record(int fd, uint64_t *at, struct record *r, bool *valid)
     return 0;
 }
 
-/* Visits every record in order. *whole: the end mark is there and agrees; u gets counts and u->end. */
+static bool end_is_sound(const struct vmm_journal_end *end)
+{
+    return end->magic == VMM_END_MAGIC &&
+           end->crc == crc_without(end, sizeof(*end), offsetof(struct vmm_journal_end, crc));
+}
+
+/* Visits every record in order, from u->begin. *whole: the end mark is there and agrees; u gets counts and u->end. */
 static int walk(int fd, struct vmm_undo *u, bool *whole, visit_fn *visit, void *arg)
 {
     struct record *r = malloc(sizeof(*r));
-    uint64_t at = sizeof(struct vmm_journal_header), sectors = 0;
+    uint64_t at = u->begin, sectors = 0;
     bool valid = true;
     int err = r ? 0 : -ENOMEM;
 
@@ -92,8 +107,7 @@ static int walk(int fd, struct vmm_undo *u, bool *whole, visit_fn *visit, void *
         return err;
     struct vmm_journal_end end;
     err = pread_zeros(fd, &end, sizeof(end), at);
-    *whole = !err && end.magic == VMM_END_MAGIC && end.records == u->records && end.sectors == sectors &&
-             end.crc == crc_without(&end, sizeof(end), offsetof(struct vmm_journal_end, crc));
+    *whole = !err && end_is_sound(&end) && end.records == u->records && end.sectors == sectors;
     u->end = at + sizeof(end);
     return err;
 }
@@ -108,6 +122,7 @@ struct known {
 
 struct compare {
     int image_fd;
+    uint64_t size_before;
     struct known *known;
     uint64_t count, room;
 };
@@ -145,6 +160,7 @@ static int by_sector(const void *a, const void *b)
 struct tally {
     uint64_t old, new, neither; /* a sector is one of these */
     uint64_t unfinished;        /* not what the last epoch that names it left */
+    uint64_t below;             /* old or new, and not behind the old end, where any image has the zeros of any other */
 };
 
 /* Judge the sectors of the image, in ascending order; several entries may speak of one sector. */
@@ -172,6 +188,7 @@ static int judge(struct compare *c, struct tally *t)
         t->old += agree && is_old;
         t->new += agree && is_new && !is_old;
         t->neither += !agree || (!is_old && !is_new);
+        t->below += agree && (is_old || is_new) && s * VMM_SECTOR < c->size_before;
     }
     return 0;
 }
@@ -191,12 +208,15 @@ static enum vmm_undo_state decide(const struct vmm_undo *u, const struct tally *
 {
     bool size_known = size == u->size_before || size == u->size_after;
 
-    if (t->neither > 0 && t->old + t->new == 0)
+    /* A size is no proof that a journal is this image's. */
+    if (t->below == 0)
         return VMM_UNDO_FOREIGN;
     if (t->neither > 0 || !size_known)
         return VMM_UNDO_CHANGED;
     if (t->new == 0 && size == u->size_before)
         return VMM_UNDO_ORIGINAL;
+    if (u->spent)
+        return VMM_UNDO_SPENT;
     /* An undo that was cut has changed the image itself. */
     if (u->finished && !(u->undoing && !u->complete) && S_ISREG(st->st_mode) &&
         (st->st_mtim.tv_sec != u->mtime_seconds || (uint64_t)st->st_mtim.tv_nsec != u->mtime_nanoseconds))
@@ -204,14 +224,20 @@ static enum vmm_undo_state decide(const struct vmm_undo *u, const struct tally *
     return VMM_UNDO_READY;
 }
 
+static bool trailer_is_sound(const struct vmm_journal_trailer *t)
+{
+    return (t->magic == VMM_TRAILER_MAGIC || t->magic == VMM_UNDOING_MAGIC || t->magic == VMM_SPENT_MAGIC) &&
+           t->crc == crc_without(t, sizeof(*t), offsetof(struct vmm_journal_trailer, crc));
+}
+
 static int read_trailer(int fd, struct vmm_undo *u)
 {
     struct vmm_journal_trailer t;
     int err = pread_zeros(fd, &t, sizeof(t), u->end);
 
-    u->undoing = t.magic == VMM_UNDOING_MAGIC;
-    u->finished = !err && (u->undoing || t.magic == VMM_TRAILER_MAGIC) && t.size == u->size_after &&
-                  t.crc == crc_without(&t, sizeof(t), offsetof(struct vmm_journal_trailer, crc));
+    u->finished = !err && trailer_is_sound(&t) && t.size == u->size_after;
+    u->undoing = u->finished && t.magic == VMM_UNDOING_MAGIC;
+    u->spent = u->finished && t.magic == VMM_SPENT_MAGIC;
     u->mtime_seconds = t.mtime_seconds;
     u->mtime_nanoseconds = t.mtime_nanoseconds;
     return err;
@@ -233,7 +259,10 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     u->size_before = h.size_before;
     u->size_after = h.size_after;
     u->mode = h.mode;
+    u->begin = header_size(&h);
     memcpy(u->image_name, h.image_name, sizeof(u->image_name));
+    memcpy(u->identity, h.identity, sizeof(u->identity));
+    c.size_before = h.size_before;
     err = walk(journal_fd, u, &u->whole, collect, &c);
     if (!err && u->whole) {
         err = read_trailer(journal_fd, u);
@@ -245,6 +274,48 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     }
     free(c.known);
     return err;
+}
+
+/* At the end of the file, where a writer that came so far has put them. */
+static enum vmm_journal_stage stage_of(int fd, uint64_t size)
+{
+    struct vmm_journal_trailer t = {0};
+    struct vmm_journal_end e = {0};
+
+    if (size < VMM_HEADER_1_SIZE + sizeof(e) + sizeof(t))
+        return VMM_JOURNAL_VOID;
+    if (pread_zeros(fd, &t, sizeof(t), size - sizeof(t)) || pread_zeros(fd, &e, sizeof(e), size - sizeof(t) - sizeof(e)))
+        return VMM_JOURNAL_OPEN;
+    if (!end_is_sound(&e)) {
+        memcpy(&e, (char *)&t + sizeof(t) - sizeof(e), sizeof(e));
+        return end_is_sound(&e) ? VMM_JOURNAL_OPEN : VMM_JOURNAL_VOID;
+    }
+    if (!trailer_is_sound(&t))
+        return VMM_JOURNAL_OPEN;
+    return t.magic == VMM_TRAILER_MAGIC   ? VMM_JOURNAL_DONE
+           : t.magic == VMM_UNDOING_MAGIC ? VMM_JOURNAL_UNDOING
+                                          : VMM_JOURNAL_SPENT;
+}
+
+int vmm_undo_peek(int journal_fd, struct vmm_journal_info *info)
+{
+    struct vmm_journal_header h;
+    struct stat st;
+
+    *info = (struct vmm_journal_info){.stage = VMM_JOURNAL_VOID};
+    if (fstat(journal_fd, &st) < 0)
+        return -errno;
+    info->bytes = (uint64_t)st.st_size;
+    info->changed_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
+    int err = read_header(journal_fd, &h, &info->headed);
+    if (err || !info->headed)
+        return err;
+    info->size_before = h.size_before;
+    info->size_after = h.size_after;
+    memcpy(info->image_name, h.image_name, sizeof(info->image_name));
+    memcpy(info->identity, h.identity, sizeof(info->identity));
+    info->stage = stage_of(journal_fd, info->bytes);
+    return 0;
 }
 
 bool vmm_undo_is_cut(const struct vmm_undo *u)
@@ -321,6 +392,7 @@ int vmm_undo_rollback(int image_fd, int journal_fd, bool again)
     if (err || !valid)
         return err ? err : -EBADMSG;
     struct restore to = {.image_fd = image_fd, .size_before = h.size_before, .again = again};
+    u.begin = header_size(&h);
     err = walk(journal_fd, &u, &whole, restore_record, &to);
     if (!err && !whole)
         err = -EBADMSG; /* what came back broken cannot have been put back whole */
@@ -332,27 +404,29 @@ int vmm_undo_rollback(int image_fd, int journal_fd, bool again)
     return err;
 }
 
-/* Durable before the first old byte is: the time of the image's last change will not be the trailer's any more. */
-static int mark_undoing(int fd, const struct vmm_undo *u)
+static int write_trailer(int fd, const struct vmm_undo *u, uint32_t magic)
 {
-    struct vmm_journal_trailer t = {.magic = VMM_UNDOING_MAGIC, .size = u->size_after,
-                                    .mtime_seconds = u->mtime_seconds, .mtime_nanoseconds = u->mtime_nanoseconds};
+    struct vmm_journal_trailer t = {.magic = magic, .size = u->size_after, .mtime_seconds = u->mtime_seconds,
+                                    .mtime_nanoseconds = u->mtime_nanoseconds};
 
-    if (!u->finished || u->undoing)
-        return 0;
     t.crc = crc32c(0, &t, sizeof(t));
     int err = pwrite_all(fd, &t, sizeof(t), u->end);
     return !err && fdatasync(fd) < 0 ? -errno : err;
 }
 
-int vmm_undo_apply(int image_fd, int journal_fd, struct vmm_undo *u)
+int vmm_undo_apply(int image_fd, int journal_fd, bool spend, struct vmm_undo *u)
 {
     int err = vmm_undo_probe(image_fd, journal_fd, u);
 
-    if (err || (u->state != VMM_UNDO_READY && u->state != VMM_UNDO_ORIGINAL))
+    if (err || u->spent || (u->state != VMM_UNDO_READY && u->state != VMM_UNDO_ORIGINAL))
         return err;
-    if (u->state == VMM_UNDO_READY)
-        err = mark_undoing(journal_fd, u);
+    /* Durable before the first old byte is: the time of the image's last change will not be the trailer's any more. */
+    if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)
+        err = write_trailer(journal_fd, u, VMM_UNDOING_MAGIC);
     /* The first write of all must show that one was made: until then the image's time still counts. */
-    return err ? err : vmm_undo_rollback(image_fd, journal_fd, !(u->finished && u->complete));
+    err = err ? err : vmm_undo_rollback(image_fd, journal_fd, !(u->finished && u->complete));
+    if (err || (!spend && (!u->finished || u->undoing)))
+        return err;
+    /* Whole, and durable: what the image becomes from now on is no business of this journal. */
+    return write_trailer(journal_fd, u, spend ? VMM_SPENT_MAGIC : VMM_TRAILER_MAGIC);
 }

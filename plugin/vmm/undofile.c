@@ -12,7 +12,7 @@
 
 /*
  * `<path>.old` exists only while a run is on: the older journal is neither lost when nothing is committed, nor in
- * the way. Afterwards it is either `<path>` again or `<path>.1`.
+ * the way. Afterwards it is either `<path>` again or `<path>.N`, where N counts up.
  */
 static char *older_path(const char *path)
 {
@@ -21,7 +21,7 @@ static char *older_path(const char *path)
 
 static bool failed(GError **error, const char *what, const char *path)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s '%s': %s", what, path, g_strerror(errno));
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s '%s': %s", what, path, undofile_strerror(errno));
     return false;
 }
 
@@ -37,25 +37,20 @@ static void sync_directory(const char *path)
     close(fd);
 }
 
-static char *default_directory(void)
-{
-    const char *state = g_getenv("XDG_STATE_HOME");
-
-    if (geteuid() == 0)
-        return g_strdup(VR_LOCALSTATEDIR "/lib/vol-repair/undo");
-    if (state && g_path_is_absolute(state))
-        return g_build_filename(state, "vol-repair", "undo", NULL);
-    return g_build_filename(g_get_home_dir(), ".local", "state", "vol-repair", "undo", NULL);
-}
-
 char *undofile_default_path(const struct image *img, bool create, GError **error)
 {
-    g_autofree char *dir = default_directory();
-    g_autofree char *name = undo_name(img->real_path);
+    g_autofree char *dir = undodir_path();
+    g_autofree char *name = undo_name(img->identity, img->real_path);
     g_autofree char *file = g_strconcat(name, ".undo", NULL);
+    struct stat st;
 
     if (create && g_mkdir_with_parents(dir, 0700) < 0) {
         failed(error, "make the directory of undo journals", dir);
+        return NULL;
+    }
+    if (lstat(dir, &st) == 0 && (!S_ISDIR(st.st_mode) || !undodir_is_safe(&st))) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+                    "The directory of undo journals '%s' is another user's, or others can write to it", dir);
         return NULL;
     }
     return g_build_filename(dir, file, NULL);
@@ -76,31 +71,112 @@ static bool lock(int fd, bool write)
 int undofile_open(const char *path, bool write)
 {
     /* O_NONBLOCK: a FIFO of this name must not hang us. */
-    int fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
     struct stat st;
 
     if (fd < 0)
         return -1;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-        if (lock(fd, write))
-            return fd;
-        errno = EBUSY;
-    } else {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         errno = EINVAL;
-    }
+    else if (!undodir_is_safe(&st))
+        errno = EPERM;
+    else if (lock(fd, write))
+        return fd;
+    else
+        errno = EBUSY;
     int saved = errno;
     close(fd);
     errno = saved;
     return -1;
 }
 
-/* A run that was killed may have left an older journal aside. */
+const char *undofile_strerror(int err)
+{
+    return err == EPERM ? "it is another user's, or others can write to it" : g_strerror(err);
+}
+
+/* ---- older journals --------------------------------------------------------------------------------------------- */
+
+/* The number behind `<path>.`, or 0. */
+static unsigned number_of(const char *name, const char *base)
+{
+    size_t len = strlen(base);
+    guint64 number = 0;
+
+    if (strncmp(name, base, len) != 0 || name[len] != '.' || name[len + 1] == '0' ||
+        !g_ascii_string_to_unsigned(name + len + 1, 10, 1, G_MAXINT, &number, NULL))
+        return 0;
+    return (unsigned)number;
+}
+
+static unsigned last_number(const char *path)
+{
+    g_autofree char *dir = g_path_get_dirname(path), *base = g_path_get_basename(path);
+    GDir *entries = g_dir_open(dir, 0, NULL);
+    const char *name;
+    unsigned last = 0;
+
+    while (entries && (name = g_dir_read_name(entries)))
+        last = MAX(last, number_of(name, base));
+    if (entries)
+        g_dir_close(entries);
+    return last;
+}
+
+/* Never over another: file systems that cannot promise it are asked whether there is one. */
+static bool rename_new(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return true;
+    return errno == EINVAL && access(to, F_OK) < 0 && rename(from, to) == 0;
+}
+
+static enum vmm_journal_stage stage_of(const char *path)
+{
+    struct vmm_journal_info info = {.stage = VMM_JOURNAL_VOID};
+    int fd = undofile_open(path, false);
+
+    if (fd < 0)
+        return VMM_JOURNAL_OPEN; /* not ours to judge */
+    if (vmm_undo_peek(fd, &info) < 0)
+        info.stage = VMM_JOURNAL_OPEN;
+    close(fd);
+    return info.stage;
+}
+
+/* A journal that was put aside, also by a run that was killed: it is `<path>` again, or gets a number. */
 static void settle_older(const char *path)
 {
     g_autofree char *older = older_path(path);
-    g_autofree char *kept = g_strconcat(path, ".1", NULL);
+    g_autofree char *kept = NULL;
 
-    (void)rename(older, access(path, F_OK) == 0 ? kept : path);
+    if (access(older, F_OK) < 0 || rename_new(older, path))
+        return;
+    /* An undo of it is whole: of no more use beside a newer one. */
+    if (stage_of(older) == VMM_JOURNAL_SPENT) {
+        (void)unlink(older);
+        return;
+    }
+    kept = g_strdup_printf("%s.%u", path, last_number(path) + 1);
+    (void)rename_new(older, kept);
+}
+
+/* Whether a journal may make room for one of this image: that of another one may not. */
+static bool may_be_put_aside(const char *path, int fd, const struct image *img, GError **error)
+{
+    g_autofree char *name = NULL;
+    struct vmm_journal_info info;
+
+    if (image_is_file(img, path) || fd < 0 || !recover_is_journal(fd) || vmm_undo_peek(fd, &info) < 0) {
+        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "'%s' exists and is not an undo journal", path);
+        return false;
+    }
+    if (!info.headed || undodir_kin(info.identity, info.image_name, img) != KIN_NONE)
+        return true;
+    name = g_strescape(info.image_name, NULL);
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+                "'%s' is the undo journal of another image ('%s'); --undo=FILE names another file for this one", path, name);
+    return false;
 }
 
 static bool put_aside(struct undofile *uf, const struct image *img, GError **error)
@@ -110,19 +186,17 @@ static bool put_aside(struct undofile *uf, const struct image *img, GError **err
     int fd = undofile_open(uf->path, true);
     bool ok = true;
 
-    if (fd < 0 && errno == EBUSY)
+    if (fd < 0 && (errno == EBUSY || errno == EPERM))
         return failed(error, "use the undo journal", uf->path);
     settle_older(uf->path);
     if (fd < 0)
         fd = undofile_open(uf->path, true); /* that may have brought one back */
-    if (lstat(uf->path, &st) < 0) {
+    if (lstat(uf->path, &st) < 0)
         ok = errno == ENOENT || failed(error, "look at the undo journal", uf->path);
-    } else if (image_is_file(img, uf->path) || !recover_is_journal(fd)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "'%s' exists and is not an undo journal", uf->path);
+    else if (!may_be_put_aside(uf->path, fd, img, error))
         ok = false;
-    } else if (rename(uf->path, older) < 0) {
+    else if (!rename_new(uf->path, older))
         ok = failed(error, "put aside the undo journal", uf->path);
-    }
     if (fd >= 0)
         close(fd);
     return ok;

@@ -37,7 +37,8 @@ struct vmm_config {
     uint32_t uid, gid;    /* whom the child runs as from its first step on; uid 0 = as whom it was forked */
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */
-    char image_name[256]; /* for the journal's identity record, truncated */
+    char image_name[256]; /* for the journal's header, truncated */
+    char image_identity[160]; /* the same: undo_name.h */
     const void *guest_elf;   /* tests: another guest than the embedded one; NULL = the embedded one */
     uint64_t guest_elf_size;
     uint64_t crash_epoch;    /* tests: SIGKILL before the flush of that epoch (1 = the first), 0 = never; and which of its

@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     enum vmm_undo_state state = u.state;
     HOLD(memchr(u.image_name, 0, sizeof(u.image_name)), "the image's name ends");
-    err = vmm_undo_apply(image_fd, journal_fd, &u);
+    err = vmm_undo_apply(image_fd, journal_fd, true, &u);
     if (state != VMM_UNDO_READY)
         HOLD(same(image_fd, image, image_size), "what cannot be rolled back is left alone");
     else if (!err)

@@ -208,7 +208,7 @@ static void on_alarm(int number)
 static void undo(const struct vmm_config *cfg)
 {
     struct vmm_undo u;
-    int err = vmm_undo_apply(cfg->image_fd, cfg->journal_fd, &u);
+    int err = vmm_undo_apply(cfg->image_fd, cfg->journal_fd, true, &u);
 
     printf("undo %d state %u finished %d\n", err, u.state, u.finished);
 }

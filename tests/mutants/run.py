@@ -24,6 +24,7 @@ from patience import seconds  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE, ERRORS, LIBVIRT = 'tests/hostile/run.py', 'tests/errors/run.py', 'tests/libvirt/run.py'
+JOURNALS = 'tests/errors/journals.py'
 BOUNDS = 'tests/bounds/run.py'
 UNIT_JOB, UNIT_UNDO = 'unit/front/test_front_job', 'unit/vmm/test_vmm_undo'  # programs of the build
 
@@ -95,15 +96,28 @@ TABLE = [
     mutant('the journal says how far a run came', VMM + 'job.c', 'if (!err && !u.whole && !res->commit_begun)',
            'if (!res->commit_begun)', UNIT_JOB),
     mutant('after a sync that failed all is written again', VMM + 'undo.c', 'if (to->again) {', 'if (0 && to->again) {', UNIT_UNDO),
-    mutant('an undo leaves its mark', VMM + 'undo.c', 'if (!u->finished || u->undoing)\n', 'if (u->finished || u->undoing)\n', UNIT_UNDO),
+    mutant('an undo leaves its mark', VMM + 'undo.c', 'if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)',
+           'if (u->state == VMM_UNDO_READY && u->finished && u->undoing)', UNIT_UNDO),
+    mutant('a whole undo ends its journal', VMM + 'undo.c', '    if (u->spent)\n        return VMM_UNDO_SPENT;\n', '', JOURNALS,
+           'spent_journal'),
+    mutant('a size alone cuts no image', VMM + 'undo.c', 'if (t->below == 0)', 'if (t->neither > 0 && t->old + t->new == 0)',
+           'unit/vmm/test_vmm_undo_damage'),
     mutant('a whole repair is not taken back unasked', VMM + 'undo.c', 'state == VMM_UNDO_READY && !u->complete &&',
            'state == VMM_UNDO_READY &&', ERRORS, 'power_cut_before_the_end_of_the_journal'),
     mutant('an undo is not cut by a signal', VMM + 'recover.c', '    signals_block();\n', '', ERRORS,
            'undo_that_is_interrupted_ends_whole'),
     mutant('a journal is locked', VMM + 'undofile.c', 'return fcntl(fd, F_OFD_SETLK, &whole) == 0 ||', 'return whole.l_start == 0 ||',
            ERRORS, 'journal_in_use_by_another_run'),
-    mutant('the journal of a copy stays', VMM + 'recover.c', '(roll_back && is_of(u, img))', '(roll_back && (is_of(u, img) || 1))',
-           ERRORS, 'journal_of_a_copy'),
+    mutant('the journal of a copy stays', VMM + 'recover.c', 'if (in->repair && ours && !settle(',
+           'if (in->repair && (ours || 1) && !settle(', JOURNALS, 'copy_of_what_was_cut'),
+    mutant("another image's journal keeps its name", VMM + 'undofile.c', 'if (!info.headed || undodir_kin(',
+           'if (info.headed || undodir_kin(', ERRORS, 'journal_of_a_copy'),
+    mutant('a device is known by more than its number', VMM + 'undodir.c', 'if (identity[0] && strcmp(identity, img->identity) == 0)',
+           'if (identity[0] && img->size == 1)', JOURNALS, 'device_of_another_number'),
+    mutant('the name of a device is not enough', VMM + 'undodir.c', '(!identity[0] || !img->is_device)', '(img->fd >= -1)',
+           'unit/front/test_front_undofile'),
+    mutant('a journal is ours alone to write', VMM + 'undodir.c', '!(st->st_mode & (S_IWGRP | S_IWOTH))', 'st->st_mode', JOURNALS,
+           'directory_that_others'),
     mutant('a commit is not cut by a signal', VMM + 'commit.c', '    int err = pwrite_all(w->c',
            '    child_check_stop(w->c);\n    int err = pwrite_all(w->c', ERRORS, 'interrupted_in_the_commit'),
     mutant('the size of the image is looked at again', VMM + 'commit.c', '(uint64_t)end == c->cfg->image_size ? 0 : -ESTALE', '0',
@@ -138,7 +152,7 @@ TABLE = [
            'if (!report->pool_type) {', LIBVIRT, 'report_in_the_group'),
     mutant('no other format is taken', BACKEND + 'job.c', 'req->mode != MODE_UNDO && !is_qcow2(req, format)',
            'req->mode == MODE_COUNT && !is_qcow2(req, format)', LIBVIRT, 'format_is_checked'),
-    mutant('a volume has its own journals', BACKEND + 'spawn.c', 'return g_strdup_printf("%s/%s.%s", dir, prefix, name);',
+    mutant('a volume has its own journals', BACKEND + 'spawn.c', 'return g_build_filename(dir, file, NULL);',
            'return g_build_filename(dir, name, NULL);', LIBVIRT, 'journals_of_other_volumes'),
     mutant('rights are asked for in this daemon', BACKEND + 'access.c', '"libvirtd") ? 2 : 1', '"libvirtd") ? 2 : 2', LIBVIRT,
            'drivers_that_rules_speak_of'),

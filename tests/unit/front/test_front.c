@@ -17,7 +17,8 @@ struct outcome {
 
 static void run(struct outcome *out, enum front_mode mode, int (*script)(const struct vmm_config *cfg))
 {
-    struct image img = {.fd = dup(STDIN_FILENO), .size = 1 << 20, .real_path = (char *)"/disk.qcow2"};
+    struct image img = {.fd = dup(STDIN_FILENO), .size = 1 << 20, .real_path = (char *)"/disk.qcow2",
+                        .identity = (char *)"file:0:1"};
     struct undofile uf = {.path = (char *)"/tmp/journal", .fd = dup(STDIN_FILENO)};
     g_autoptr(GError) error = NULL;
 

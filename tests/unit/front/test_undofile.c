@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* test_undofile.c: where journals lie, what becomes of older ones, and what never becomes one. */
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "crc32c.h"
+#include "journal_format.h"
 #include "unit.h"
 
 struct place {
     char dir[32];
-    char *image, *journal, *older, *aside;
+    char *image, *journal, *older, *second, *aside; /* older: of two, the one before */
     struct image img;
 };
 
@@ -41,10 +44,12 @@ static int setup(void **state)
     p->image = g_build_filename(p->dir, "disk.qcow2", NULL);
     p->journal = g_build_filename(p->dir, "j.undo", NULL);
     p->older = g_build_filename(p->dir, "j.undo.1", NULL);
+    p->second = g_build_filename(p->dir, "j.undo.2", NULL);
     p->aside = g_build_filename(p->dir, "j.undo.old", NULL);
     put(p->image, "image");
     assert_return_code(stat(p->image, &st), 0);
-    p->img = (struct image){.fd = -1, .dev = st.st_dev, .ino = st.st_ino, .real_path = p->image};
+    p->img = (struct image){.fd = -1, .dev = st.st_dev, .ino = st.st_ino, .real_path = p->image,
+                            .identity = (char *)"file:0:17"};
     *state = p;
     return 0;
 }
@@ -56,11 +61,13 @@ static int teardown(void **state)
     unlink(p->image);
     unlink(p->journal);
     unlink(p->older);
+    unlink(p->second);
     unlink(p->aside);
     rmdir(p->dir);
     g_free(p->image);
     g_free(p->journal);
     g_free(p->older);
+    g_free(p->second);
     g_free(p->aside);
     g_free(p);
     return 0;
@@ -91,7 +98,8 @@ static void kept(void **state)
     expect_file(p->aside, JOURNAL("first"));
     undofile_keep(&uf);
     expect_file(p->journal, JOURNAL("new"));
-    expect_file(p->older, JOURNAL("first"));
+    expect_file(p->older, JOURNAL("zeroth"));
+    expect_file(p->second, JOURNAL("first"));
     expect_file(p->aside, NULL);
 }
 
@@ -131,7 +139,8 @@ static void killed(void **state)
     begin(p, &uf);
     undofile_keep(&uf);
     expect_file(p->journal, JOURNAL("new"));
-    expect_file(p->older, JOURNAL("killed"));
+    expect_file(p->older, JOURNAL("first"));
+    expect_file(p->second, JOURNAL("killed"));
 }
 
 static void killed_without_a_journal(void **state)
@@ -179,21 +188,95 @@ static void never_the_image(void **state)
     expect_refused(p, JOURNAL("looks like one"));
 }
 
+/* The name comes from what stays the same: not from the path, but for a part that people know it by. */
 static void default_place(void **state)
 {
     struct place *p = *state;
-    g_autofree char *path = undofile_default_path(&p->img, false, NULL);
-    g_autofree char *again = undofile_default_path(&p->img, false, NULL);
-    g_autofree char *other = NULL;
-    g_autofree char *base = g_path_get_basename(path);
+    g_autofree char *path = undofile_default_path(&p->img, false, NULL), *moved = NULL, *other = NULL;
+    g_autofree char *base = g_path_get_basename(path), *moved_base = NULL;
     struct image img = p->img;
 
-    assert_string_equal(path, again);
-    assert_true(g_str_has_prefix(base, "disk.qcow2-"));
-    assert_int_equal(strlen(base), strlen("disk.qcow2-0123456789abcdef.undo"));
-    img.real_path = (char *)"/elsewhere/disk.qcow2";
+    assert_true(g_str_has_suffix(base, "-disk.qcow2.undo"));
+    assert_int_equal(strlen(base), strlen("0123456789abcdef-disk.qcow2.undo"));
+    img.real_path = (char *)"/elsewhere/dev\n/\xff$(x).undo.1";
+    moved = undofile_default_path(&img, false, NULL);
+    moved_base = g_path_get_basename(moved);
+    assert_int_equal(strncmp(base, moved_base, 17), 0);
+    assert_string_equal(moved_base + 17, "___x_.undo.1.undo");
+    img = p->img;
+    img.identity = (char *)"file:0:18";
     other = undofile_default_path(&img, false, NULL);
     assert_string_not_equal(path, other);
+}
+
+/* ---- whose it is ------------------------------------------------------------------------------------------------ */
+
+static void put_header(const char *path, unsigned version, const char *name, const char *identity)
+{
+    struct vmm_journal_header h = {.magic = VMM_JOURNAL_MAGIC, .version = version, .size_before = 5, .size_after = 5};
+    gsize len = version == 1 ? VMM_HEADER_1_SIZE : sizeof(h);
+
+    g_strlcpy(h.image_name, name, sizeof(h.image_name));
+    g_strlcpy(h.identity, identity, sizeof(h.identity));
+    h.crc = crc32c(0, &h, len);
+    assert_true(g_file_set_contents(path, (char *)&h, (gssize)len, NULL));
+    assert_return_code(chmod(path, 0600), 0);
+}
+
+/* May a journal with this header make room for one of the image? */
+static bool makes_room(struct place *p, unsigned version, const char *name, const char *identity)
+{
+    g_autoptr(GError) error = NULL;
+    struct undofile uf;
+    bool ok;
+
+    put_header(p->journal, version, name, identity);
+    ok = undofile_create(&uf, p->journal, &p->img, &error);
+    if (ok)
+        undofile_discard(&uf);
+    else
+        assert_non_null(strstr(error->message, "is the undo journal of another image"));
+    expect_file(p->aside, NULL);
+    assert_return_code(access(p->journal, F_OK), 0);
+    assert_return_code(unlink(p->journal), 0);
+    return ok;
+}
+
+static void never_that_of_another_image(void **state)
+{
+    struct place *p = *state;
+
+    assert_true(makes_room(p, 2, "/elsewhere", "file:0:17"));
+    assert_false(makes_room(p, 2, "/elsewhere", "file:0:18"));
+    /* A file that took the place of another, say out of a backup. */
+    assert_true(makes_room(p, 2, p->image, "file:0:18"));
+    assert_true(makes_room(p, 1, p->image, ""));
+    assert_false(makes_room(p, 1, "/elsewhere", ""));
+    /* What was /dev/dm-0 once may be anything by now. */
+    p->img.is_device = true;
+    p->img.identity = (char *)"dm:LVM-new";
+    assert_false(makes_room(p, 2, p->image, "dm:LVM-old"));
+    assert_true(makes_room(p, 2, "/dev/dm-7", "dm:LVM-new"));
+}
+
+/* Whoever else could write to it could make a rollback write anything. */
+static void never_one_that_others_can_write(void **state)
+{
+    struct place *p = *state;
+
+    put_header(p->journal, 2, p->image, "file:0:17");
+    assert_return_code(chmod(p->journal, 0620), 0);
+    assert_int_equal(undofile_open(p->journal, false), -1);
+    assert_int_equal(errno, EPERM);
+    assert_return_code(chmod(p->journal, 0600), 0);
+    if (geteuid() == 0) {
+        assert_return_code(chown(p->journal, 65534, 0), 0);
+        assert_int_equal(undofile_open(p->journal, false), -1);
+        assert_int_equal(errno, EPERM);
+    }
+    assert_return_code(symlink(p->journal, p->older), 0);
+    assert_int_equal(undofile_open(p->older, false), -1);
+    assert_int_equal(errno, ELOOP);
 }
 
 /* On the disk of the journal, without a name, and nowhere else: what is in memory counts against --memory. */
@@ -252,7 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(kept),   TEST(discarded),       TEST(discarded_alone), TEST(killed),  TEST(killed_without_a_journal),
         TEST(never_another_file), TEST(never_the_image), TEST(default_place),   TEST(overlay),
-        TEST(locked_by_another_run), TEST(another_is_not_removed),
+        TEST(never_that_of_another_image), TEST(never_one_that_others_can_write), TEST(locked_by_another_run), TEST(another_is_not_removed),
     };
 
     return cmocka_run_group_tests_name("front-undofile", tests, NULL, NULL);

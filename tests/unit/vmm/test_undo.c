@@ -33,10 +33,10 @@ static void assert_rolls_back(const struct repair *r, int image, int journal)
 {
     struct vmm_undo u;
 
-    assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
+    assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
     assert_true(repair_is_original(r, image));
     /* A second time there is nothing to do. */
-    assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
+    assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
     assert_int_equal(u.state, VMM_UNDO_ORIGINAL);
     assert_true(repair_is_original(r, image));
 }
@@ -133,6 +133,79 @@ static void complete_without_a_trailer(void **state)
     repair_free(&r);
 }
 
+/* A whole undo is the end of a journal: what looks half undone later is somebody else's doing (and data by now). */
+static void spent(void **state)
+{
+    (void)state;
+    for (unsigned is_finished = 0; is_finished < 2; is_finished++) {
+        struct vmm_journal_info info;
+        struct repair r;
+        struct vmm_undo u;
+        repair_make(&r, 33, 65536, 0);
+        int image = repair_image(&r, r.writes, true), journal = repair_journal(&r, is_finished ? image : -1);
+        assert_int_equal(vmm_undo_peek(journal, &info), 0);
+        assert_int_equal(info.stage, is_finished ? VMM_JOURNAL_DONE : VMM_JOURNAL_OPEN);
+        assert_rolls_back(&r, image, journal);
+        assert_int_equal(vmm_undo_peek(journal, &info), 0);
+        assert_int_equal(info.stage, VMM_JOURNAL_SPENT);
+        assert_int_equal(pwrite_all(image, r.sectors[r.writes / 2], VMM_SECTOR, r.offsets[r.writes / 2]), 0);
+        assert_int_equal(probe(image, journal, &u), VMM_UNDO_SPENT);
+        assert_true(u.spent && !vmm_undo_is_cut(&u));
+        assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
+        assert_int_equal(u.state, VMM_UNDO_SPENT);
+        assert_false(repair_is_original(&r, image));
+        close(image);
+        close(journal);
+        repair_free(&r);
+    }
+}
+
+/* The undo of a copy leaves the journal to the image it was made for. */
+static void not_spent_by_a_copy(void **state)
+{
+    struct repair r;
+    struct vmm_undo u;
+
+    (void)state;
+    repair_make(&r, 35, 65536, 0);
+    int image = repair_image(&r, r.writes, true), journal = repair_journal(&r, image);
+    assert_int_equal(vmm_undo_apply(image, journal, false, &u), 0);
+    assert_true(repair_is_original(&r, image));
+    assert_int_equal(probe(image, journal, &u), VMM_UNDO_ORIGINAL);
+    assert_true(u.finished && !u.undoing && !u.spent);
+    close(image);
+    close(journal);
+    repair_free(&r);
+}
+
+/* By its header and its end alone, at any length that a crash may leave. */
+static void stages(void **state)
+{
+    struct vmm_journal_info info;
+    struct repair r;
+
+    (void)state;
+    repair_make(&r, 36, 65536, 4096);
+    int journal = repair_journal(&r, -1);
+    for (uint64_t size = 0; size <= r.journal_size + 32; size += size + 512 < r.journal_size ? 97 : 1) {
+        assert_int_equal(ftruncate(journal, (off_t)size), 0);
+        assert_int_equal(vmm_undo_peek(journal, &info), 0);
+        assert_int_equal(info.stage, size == r.journal_size || size == r.journal_size + 32 ? VMM_JOURNAL_OPEN
+                                                                                           : VMM_JOURNAL_VOID);
+        assert_int_equal(info.bytes, size);
+        /* Zeros are what is missing at the end of it. */
+        assert_int_equal(info.headed, size >= VMM_HEADER_1_SIZE + strlen("file:here:7"));
+        close(journal);
+        journal = repair_journal(&r, -1);
+    }
+    assert_int_equal(info.size_before, 65536);
+    assert_int_equal(info.size_after, 65536 + 4096);
+    assert_string_equal(info.image_name, "image.qcow2");
+    assert_string_equal(info.identity, "file:here:7");
+    close(journal);
+    repair_free(&r);
+}
+
 static void touch(int image)
 {
     const struct timespec times[2] = {{1, 0}, {1, 5}};
@@ -152,7 +225,7 @@ static void undo_that_was_cut(void **state)
     char path[64];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
     int read_only = open(path, O_RDONLY | O_CLOEXEC);
-    assert_int_equal(vmm_undo_apply(read_only, journal, &u), -EBADF);
+    assert_int_equal(vmm_undo_apply(read_only, journal, true, &u), -EBADF);
     /* It began, but wrote nothing: somebody else has. */
     assert_int_equal(probe(image, journal, &u), VMM_UNDO_READY);
     assert_true(u.finished && u.undoing && !vmm_undo_is_cut(&u));
@@ -330,7 +403,7 @@ static void assert_refused(int image, int journal, enum vmm_undo_state expected,
     if (probe(image, journal, &u) != expected)
         fail_msg("%s: state %u instead of %u", name, (unsigned)u.state, (unsigned)expected);
     if (expected != VMM_UNDO_READY) {
-        assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
+        assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
         uint8_t *now = snapshot(image, &size_after);
         assert_int_equal(size, size_after);
         assert_memory_equal(bytes, now, size);
@@ -371,7 +444,7 @@ static void cannot_be_read_or_written(void **state)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
     int read_only = open(path, O_RDONLY | O_CLOEXEC);
     assert_true(read_only >= 0);
-    assert_int_equal(vmm_undo_apply(read_only, journal, &u), -EBADF);
+    assert_int_equal(vmm_undo_apply(read_only, journal, true, &u), -EBADF);
     assert_rolls_back(&r, image, journal);
     close(read_only);
     close(image);
@@ -386,6 +459,9 @@ int main(void)
         cmocka_unit_test(any_mix_of_old_and_new),
         cmocka_unit_test(finished),
         cmocka_unit_test(complete_without_a_trailer),
+        cmocka_unit_test(spent),
+        cmocka_unit_test(not_spent_by_a_copy),
+        cmocka_unit_test(stages),
         cmocka_unit_test(undo_that_was_cut),
         cmocka_unit_test(again_writes_all_but_holes),
         cmocka_unit_test(holes_stay_holes),

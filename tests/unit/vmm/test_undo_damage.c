@@ -115,7 +115,7 @@ static void garbage(void **state)
         unit_fill(&seed, bytes, size);
         memcpy(bytes, repair.journal, good < repair.journal_size ? good : repair.journal_size);
         int journal = unit_file(bytes, size);
-        assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
+        assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
         assert_int_equal(u.state, size >= repair.journal_size && good >= repair.journal_size ? VMM_UNDO_ORIGINAL
                                                                                           : VMM_UNDO_EMPTY);
         (void)vmm_undo_rollback(image, journal, true);
@@ -136,10 +136,13 @@ struct forged {
 };
 
 static const struct forged forged[] = {
-    {"sound", 4096, 4096, 0, 1, 1, 1, VMM_UNDO_ORIGINAL},
+    {"sound", 4096, 4096, 0, 1, 1, 2, VMM_UNDO_ORIGINAL},
+    {"sound, and old", 4096, 4096, 0, 1, 1, 1, VMM_UNDO_ORIGINAL},
+    {"a record that any longer image fits", 512, 4096, 512, 1, 1, 2, VMM_UNDO_FOREIGN},
     {"two records that contradict each other", 4096, 4096, 0, 1, 2, 1, VMM_UNDO_FOREIGN, true},
     {"of another image", 4096, 4096, 512, 1, 1, 1, VMM_UNDO_FOREIGN},
-    {"another version", 4096, 4096, 0, 1, 1, 2, VMM_UNDO_EMPTY},
+    {"another version", 4096, 4096, 0, 1, 1, 3, VMM_UNDO_EMPTY},
+    {"no version", 4096, 4096, 0, 1, 1, 0, VMM_UNDO_EMPTY},
     {"an uneven offset", 4096, 4096, 513, 1, 1, 1, VMM_UNDO_EMPTY},
     {"an offset that wraps", 4096, 4096, UINT64_MAX - 511, 1, 1, 1, VMM_UNDO_EMPTY},
     {"an offset at the limit of files", 4096, 4096, (uint64_t)INT64_MAX - 511, 1, 1, 1, VMM_UNDO_EMPTY},
@@ -169,8 +172,8 @@ static int forge(const struct forged *f)
     uint64_t at = 0;
 
     assert_non_null(bytes);
-    h.crc = crc32c(0, &h, sizeof(h));
-    at += put(bytes, &h, sizeof(h));
+    h.crc = crc32c(0, &h, f->version == 1 ? VMM_HEADER_1_SIZE : sizeof(h));
+    at += put(bytes, &h, f->version == 1 ? VMM_HEADER_1_SIZE : sizeof(h));
     for (unsigned i = 0; i <= f->contradicts; i++) {
         r.crc = 0;
         bytes[at + sizeof(r)] = (uint8_t)i; /* the other old bytes, and new sums: zeros */
@@ -195,7 +198,7 @@ static void forged_journals(void **state)
     for (unsigned i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
         struct vmm_undo u;
         int image = unit_file(image_bytes, sizeof(image_bytes)), journal = forge(&forged[i]);
-        assert_int_equal(vmm_undo_apply(image, journal, &u), 0);
+        assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
         if (forged[i].state ? u.state != forged[i].state : u.state == VMM_UNDO_READY)
             fail_msg("%s: state %u", forged[i].name, (unsigned)u.state);
         assert_int_equal(lseek(image, 0, SEEK_END), 4096);
@@ -206,6 +209,26 @@ static void forged_journals(void **state)
     }
 }
 
+/* Sizes prove nothing: a journal that knows no sector of the image must not cut it. */
+static void no_record(void **state)
+{
+    struct vmm_journal_header h = {.magic = VMM_JOURNAL_MAGIC, .version = 2, .size_before = 0, .size_after = 4096};
+    struct vmm_journal_end e = {.magic = VMM_END_MAGIC};
+    uint8_t bytes[sizeof(h) + sizeof(e)], image_bytes[4096] = {1};
+    struct vmm_undo u;
+
+    (void)state;
+    h.crc = crc32c(0, &h, sizeof(h));
+    e.crc = crc32c(0, &e, sizeof(e));
+    put(bytes + put(bytes, &h, sizeof(h)), &e, sizeof(e));
+    int image = unit_file(image_bytes, sizeof(image_bytes)), journal = unit_file(bytes, sizeof(bytes));
+    assert_int_equal(vmm_undo_apply(image, journal, true, &u), 0);
+    assert_int_equal(u.state, VMM_UNDO_FOREIGN);
+    assert_int_equal(lseek(image, 0, SEEK_END), 4096);
+    close(image);
+    close(journal);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +237,7 @@ int main(void)
         cmocka_unit_test(every_flipped_byte_of_the_trailer),
         cmocka_unit_test(garbage),
         cmocka_unit_test(forged_journals),
+        cmocka_unit_test(no_record),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

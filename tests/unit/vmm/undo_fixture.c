@@ -67,7 +67,7 @@ void repair_make(struct repair *r, uint64_t seed, uint64_t size, uint64_t growth
     r->before = zeros(size + growth + VMM_SECTOR);
     unit_fill(&seed, r->before, size);
     struct vmm_config cfg = {.mode = VR_MODE_ALL, .image_fd = unit_file(r->before, size), .image_size = size,
-                             .image_name = "image.qcow2"};
+                             .image_name = "image.qcow2", .image_identity = "file:here:7"};
     struct overlay ov;
     int journal = unit_file(NULL, 0);
 

@@ -1,0 +1,363 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""journals.py: an undo journal is found again whatever became of the image's name, never used for another image, and bounded.
+
+journals.py --build BUILD [FILTER]. Each test is a function below; its name says what it holds. The directory of journals is a
+private one.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RECIPE = """image size=64M
+write 0 1M pattern=1
+poke refcount[6] = 0
+poke refcount[9] = 7
+poke refcount[2000] = 1
+poke l1[0].l2[3].copied = 0
+"""
+CUT = '--test-crash-after=1'
+INTERRUPTED = 'was interrupted while it wrote'
+ROLLED_BACK = 'was interrupted; it was rolled back first'
+
+
+class Skip(Exception):
+    """The test cannot run here; the text says why."""
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class Lab:
+    """A damaged image, vol-repair over it, and a directory of journals of our own."""
+
+    def __init__(self, build, directory):
+        self.tool = str(Path(build).resolve() / 'plugin' / 'vmm' / 'vol-repair')
+        self.dir = Path(directory)
+        self.image = self.dir / 'disk.qcow2'
+        self.make(self.image)
+        self.before = digest(self.image)
+        self.loops = []
+        self._lay_out(Path(build))
+
+    def make(self, path, recipe=RECIPE):
+        (self.dir / 'recipe').write_text(recipe)
+        subprocess.run([sys.executable, ROOT / 'testdata' / 'mkqcow2.py', self.dir / 'recipe', path], check=True)
+
+    def _lay_out(self, build):
+        self.prefix, self.env = [], dict(os.environ, XDG_STATE_HOME=str(self.dir / 'state'))
+        self.journals = self.dir / 'state' / 'vol-repair' / 'undo'
+        if os.geteuid() == 0:
+            options = json.loads((build / 'meson-info' / 'intro-buildoptions.json').read_text())
+            values = {o['name']: o['value'] for o in options}
+            base = place = Path(values['prefix']) / values['localstatedir'] / 'lib'
+            while not base.is_dir():
+                base = base.parent
+            script = f'mount --bind {self.dir}/state {shlex.quote(str(base))} && exec "$0" "$@"'
+            self.prefix = ['unshare', '-m', 'sh', '-c', script]
+            self.journals = self.dir / 'state' / place.relative_to(base) / 'vol-repair' / 'undo'
+        (self.dir / 'state').mkdir(mode=0o700)
+
+    def run(self, mode, image=None, *more):
+        command = [*self.prefix, self.tool, '--accel=process', f'--mode={mode}', '-f', 'qcow2', *more, str(image or self.image)]
+        return subprocess.run(command, capture_output=True, text=True, env=self.env, timeout=60)
+
+    def report(self, mode, image=None, *more):
+        self.run(mode, image, f'--report={self.dir}/report', *more)
+        return json.loads((self.dir / 'report').read_text())
+
+    def names(self):
+        return sorted(os.listdir(self.journals)) if self.journals.is_dir() else []
+
+    def only(self):
+        names = self.names()
+        if len(names) != 1:
+            raise AssertionError(f'not one journal: {names}')
+        return self.journals / names[0]
+
+    def cut(self, image=None):
+        if self.run('all', image, CUT).returncode >= 0 and not self.prefix:
+            raise AssertionError('the repair was not cut')
+        if digest(image or self.image) == self.before:
+            raise AssertionError('nothing was written')
+
+    def attach(self, image, number=None):
+        """A loop device over the image."""
+        where = [f'/dev/loop{number}'] if number is not None else ['-f', '--show']
+        made = subprocess.run(['losetup', *where, str(image)], capture_output=True, text=True)
+        if made.returncode != 0:
+            raise Skip(f'no loop device: {made.stderr.strip()[:80]}')
+        self.loops.append(made.stdout.strip() or where[0])
+        return self.loops[-1]
+
+    def detach(self, device):
+        subprocess.run(['losetup', '-d', device], check=True)
+        self.loops.remove(device)
+
+    def close(self):
+        for device in list(self.loops):
+            self.detach(device)
+
+
+def expect(done, status, words):
+    if done.returncode != status or not re.search(words, done.stderr + done.stdout):
+        raise AssertionError(f'exit {done.returncode}, not {status} with "{words}": {done.stderr[-400:]}')
+
+
+def expect_image(lab, before=True, image=None):
+    if (digest(image or lab.image) == lab.before) != before:
+        raise AssertionError('the image is not what it was' if before else 'the image was not changed')
+
+
+# ---- names that change ----
+
+def renumber(lab, device):
+    """What a boot may do to /dev/dm-N and /dev/loopN: another disk has the number now. Returns the image's, and the other's."""
+    lab.detach(device)
+    other = lab.dir / 'other.qcow2'
+    if not other.exists():
+        lab.make(other, RECIPE.replace('pattern=1', 'pattern=2').replace('64M', '60M'))
+    taken = lab.attach(other)
+    return lab.attach(lab.image), taken
+
+
+def device_of_another_number_is_undone(lab):
+    device = lab.attach(lab.image)
+    expect(lab.run('all', device), 0, 'bytes of metadata were changed')
+    device, other = renumber(lab, device)
+    expect(lab.run('undo', other), 1, 'No such file')
+    expect(lab.run('all', other), 0, 'bytes of metadata were changed')
+    if len(lab.names()) != 2 or any(name.endswith('.1') for name in lab.names()):
+        raise AssertionError(f'one pushed the other aside: {lab.names()}')
+    expect(lab.run('undo', device), 0, 'byte for byte')
+    lab.detach(device)
+    expect_image(lab)
+
+
+def device_of_another_number_that_was_cut(lab):
+    device = lab.attach(lab.image)
+    lab.run('all', device, CUT)
+    device, other = renumber(lab, device)
+    expect_image(lab, False)
+    if INTERRUPTED in lab.run('check', other).stderr:
+        raise AssertionError('the other is said to be interrupted')
+    expect(lab.run('check', device), 2, INTERRUPTED)
+    expect(lab.run('all', device), 0, ROLLED_BACK)
+    expect(lab.run('undo', device), 0, 'byte for byte')
+    lab.detach(device)
+    expect_image(lab)
+
+
+def file_that_was_renamed(lab):
+    moved = lab.dir / 'moved.qcow2'
+    lab.run('all')
+    lab.image.rename(moved)
+    expect(lab.run('undo', moved), 0, 'byte for byte')
+    expect_image(lab, image=moved)
+    lab.run('all', moved, CUT)
+    moved.rename(lab.image)
+    expect(lab.run('check'), 2, INTERRUPTED)
+    expect(lab.run('all'), 0, ROLLED_BACK)
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+def file_in_the_place_of_another(lab):
+    """Out of a backup, say: the path is the same, the inode is not, and the content decides."""
+    lab.cut()
+    copy = lab.dir / 'copy'
+    shutil.copyfile(lab.image, copy)
+    copy.rename(lab.image)
+    expect(lab.run('check'), 2, INTERRUPTED)
+    expect(lab.run('all'), 0, ROLLED_BACK)
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+def copy_of_what_was_cut(lab):
+    """Nothing is written to it unasked: whoever asks with the journal's name gets it rolled back, and the first one after it."""
+    lab.cut()
+    journal, copy = lab.only(), lab.dir / 'copy.qcow2'
+    shutil.copyfile(lab.image, copy)
+    half = digest(copy)
+    expect(lab.run('check', copy), 2, INTERRUPTED)
+    expect(lab.run('all', copy), 1, f'--mode=undo --undo=\'[^ ]*{re.escape(journal.name)}\' rolls it back')
+    expect(lab.run('leaks', copy, f'--undo={journal_path(lab, journal)}'), 1, 'rolls it back')
+    if digest(copy) != half or not journal.exists():
+        raise AssertionError('something was written')
+    expect(lab.run('undo', copy, f'--undo={journal_path(lab, journal)}'), 0, 'byte for byte')
+    expect_image(lab, image=copy)
+    expect(lab.run('all'), 0, ROLLED_BACK)
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+def journal_path(lab, journal):
+    """As the program sees it: within its own mounts."""
+    if not lab.prefix:
+        return journal
+    script = lab.prefix[-1]
+    base = re.search(r'mount --bind \S+ (\S+)', script).group(1)
+    return Path(base) / journal.relative_to(lab.dir / 'state')
+
+
+def moved_to_another_inode_after_a_repair(lab):
+    lab.run('all')
+    there = lab.dir / 'elsewhere.qcow2'
+    shutil.copy2(lab.image, there)
+    lab.image.unlink()
+    expect(lab.run('undo', there), 1, 'fits what it holds: --undo=FILE takes it')
+    expect(lab.run('undo', there, f'--undo={journal_path(lab, lab.only())}'), 0, 'byte for byte')
+    expect_image(lab, image=there)
+
+
+def volume_of_the_same_name(lab):
+    """It was removed, and another made: the first one's journal is not the second's."""
+    lab.run('all')
+    lab.image.unlink()
+    lab.make(lab.image, RECIPE.replace('pattern=1', 'pattern=3').replace('refcount[9] = 7', 'refcount[8] = 3'))
+    fresh = digest(lab.image)
+    expect(lab.run('undo'), 1, 'another image|earlier image of this name|not what the repair')
+    if digest(lab.image) != fresh:
+        raise AssertionError('the second was changed')
+
+
+def a_name_of_ones_own_is_found_too(lab):
+    """As callers of libvirt name journals: what is cut there is told by a check that does not know the name."""
+    lab.run('check')
+    lab.journals.mkdir(parents=True, mode=0o700, exist_ok=True)
+    named = journal_path(lab, lab.journals / 'mine.before-upgrade')
+    lab.run('all', None, CUT, f'--undo={named}')
+    expect(lab.run('check'), 2, INTERRUPTED)
+    expect(lab.run('all'), 0, ROLLED_BACK)
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+# ---- journals of version 1, under their names ----
+
+def make_old(lab):
+    """The journal as earlier versions wrote and named it."""
+    journal = lab.only()
+    bytes_ = bytearray(journal.read_bytes())
+    struct.pack_into('<I', bytes_, 8, 1)
+    struct.pack_into('<I', bytes_, 12, 0)
+    struct.pack_into('<I', bytes_, 12, crc32c(bytes_[:296]))
+    path = str(lab.image.resolve())
+    old = lab.journals / f'{lab.image.name}-{hashlib.sha256(path.encode()).hexdigest()[:16]}.undo'
+    old.write_bytes(bytes_[:296] + bytes_[456:])
+    old.chmod(0o600)
+    journal.unlink()
+    return old
+
+
+def old_journal_is_undone(lab):
+    lab.run('all')
+    make_old(lab)
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+def old_journal_of_a_repair_that_was_cut(lab):
+    lab.cut()
+    old = make_old(lab)
+    expect(lab.run('check'), 2, INTERRUPTED)
+    expect(lab.run('all'), 0, ROLLED_BACK)
+    if old.exists():
+        raise AssertionError('the old journal is still there')
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+# ---- what a journal must not do ----
+
+def spent_journal_stays_spent(lab):
+    """After a whole undo, some of it comes about again by other means, and the guest writes: none of that is taken back."""
+    lab.run('all')
+    fixed = lab.image.read_bytes()
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect(lab.run('undo'), 0, 'already')
+    first = next(at for at in range(0, len(fixed), 512) if fixed[at:at + 512] != lab.image.read_bytes()[at:at + 512])
+    with open(lab.image, 'r+b') as image:
+        image.seek(first)
+        image.write(fixed[first:first + 512])
+    later = digest(lab.image)
+    expect(lab.run('undo'), 1, 'was undone already')
+    if digest(lab.image) != later or INTERRUPTED in lab.run('check').stderr:
+        raise AssertionError('the journal lives')
+    if 'interrupted' in lab.run('leaks').stderr:
+        raise AssertionError('the journal was rolled back')
+
+
+def directory_that_others_can_write_to(lab):
+    lab.cut()
+    half = digest(lab.image)
+    lab.journals.chmod(0o770)
+    for mode in ('all', 'undo'):
+        expect(lab.run(mode), 1, 'others can write to it')
+    lab.journals.chmod(0o700)
+    lab.only().chmod(0o620)
+    for mode in ('all', 'undo'):
+        expect(lab.run(mode, None, f'--undo={journal_path(lab, lab.only())}'), 1, 'others can write to it')
+    if digest(lab.image) != half:
+        raise AssertionError('something was written')
+
+
+TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
+         and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1 and value is not make_old]
+NEED_ROOT = {device_of_another_number_is_undone, device_of_another_number_that_was_cut}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--build', required=True)
+    parser.add_argument('filter', nargs='?', default='')
+    args = parser.parse_args()
+    passed = failed = skipped = 0
+    for test in TESTS:
+        if args.filter not in test.__name__:
+            continue
+        if test in NEED_ROOT and os.geteuid() != 0:
+            skipped += 1
+            print(f'SKIP {test.__name__}: needs root')
+            continue
+        with tempfile.TemporaryDirectory(prefix='vol-repair-journals.', dir='/var/tmp') as directory:
+            lab = Lab(args.build, directory)
+            try:
+                test(lab)
+                passed += 1
+                print(f'passed  {test.__name__}')
+            except Skip as reason:
+                skipped += 1
+                print(f'SKIP {test.__name__}: {reason}')
+            except (AssertionError, subprocess.SubprocessError, OSError) as problem:
+                failed += 1
+                print(f'FAIL {test.__name__}: {problem}')
+            finally:
+                lab.close()
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
