@@ -80,7 +80,9 @@ static void print_verdict(const struct vol_repair_report *r, const struct shown 
     printf("Volume '");
     print_text(s->volume);
     printf("' ");
-    if (r->verdict == VOL_REPAIR_CLEAN)
+    if (r->verdict == VOL_REPAIR_BLOCKED)
+        printf("cannot be used yet: no damage is counted in its image, but see below.\n");
+    else if (r->verdict == VOL_REPAIR_CLEAN)
         printf("is all right: its image has no damage.\n");
     else if (r->verdict == VOL_REPAIR_REPAIRED)
         printf("is repaired: its image has no damage any more.\n");
@@ -91,6 +93,38 @@ static void print_verdict(const struct vol_repair_report *r, const struct shown 
 }
 
 /* ---- what it means ---- */
+
+static bool is_interrupted(const struct vol_repair_report *r)
+{
+    return r->interrupted_journal && !r->interrupted_undone;
+}
+
+/* Whether the corrupt bit is there still: a repair that takes it away says so of its problem. */
+static bool is_corrupt(const struct vol_repair_report *r)
+{
+    for (unsigned i = 0; i < r->problems->len; i++) {
+        const struct vol_repair_problem *p = &g_array_index(r->problems, struct vol_repair_problem, i);
+
+        if (g_str_equal(p->id, "corrupt-bit"))
+            return p->remaining != 0;
+    }
+    return r->corrupt && r->mode == VOL_REPAIR_CHECK;
+}
+
+static void print_state(const struct vol_repair_report *r)
+{
+    if (is_interrupted(r))
+        printf("State:    a repair or an undo was interrupted while it wrote: the image is half of what it was and half of\n"
+               "          what it was to be, whatever else is said here. Journal:\n            ");
+    else if (r->interrupted_journal)
+        printf("State:    an interrupted repair or undo was rolled back first, from:\n            ");
+    if (r->interrupted_journal) {
+        print_text(r->interrupted_journal);
+        printf("\n");
+    }
+    if (is_corrupt(r))
+        printf("State:    the image is marked corrupt: QEMU does not open it for writing.\n");
+}
 
 static void print_data(const struct vol_repair_report *r)
 {
@@ -201,6 +235,8 @@ static void print_done(const struct vol_repair_report *r)
         printf("Done:     checked only; nothing was written.\n");
     else if (r->mode == VOL_REPAIR_UNDO && r->image_changed)
         printf("Done:     what the repair had written was put back.\n");
+    else if (r->interrupted_undone && !r->undo_journal)
+        printf("Done:     what the interrupted repair had overwritten was put back; nothing else was written.\n");
     else if (!r->image_changed)
         printf("Done:     nothing was written.\n");
     else
@@ -276,7 +312,12 @@ static bool all_would_mend(const struct vol_repair_report *r)
 
 static void print_next(const struct vol_repair_report *r, const struct shown *s)
 {
-    if (r->verdict != VOL_REPAIR_FAILED && all_would_mend(r)) {
+    if (is_interrupted(r) && r->mode == VOL_REPAIR_CHECK) {
+        printf("Next:     roll it back, and mend what can be mended then; or only roll it back:\n            ");
+        print_command(s, VOL_REPAIR_ALL);
+        printf("            ");
+        print_command(s, VOL_REPAIR_UNDO);
+    } else if (r->verdict != VOL_REPAIR_FAILED && all_would_mend(r)) {
         printf("Next:     mend what can be mended:\n            ");
         print_command(s, VOL_REPAIR_ALL);
     } else if (r->verdict == VOL_REPAIR_REFUSED || r->verdict == VOL_REPAIR_FAILED) {
@@ -300,6 +341,7 @@ static void print_next(const struct vol_repair_report *r, const struct shown *s)
 void show_report(const struct vol_repair_report *report, const struct shown *shown)
 {
     print_verdict(report, shown);
+    print_state(report);
     print_data(report);
     print_snapshots(report);
     print_problems(report, shown->req->verbose);

@@ -15,6 +15,7 @@ const char *const client_verdict_names[] = {
     [VOL_REPAIR_REFUSED] = "refused",
     [VOL_REPAIR_FAILED] = "failed",
     [VOL_REPAIR_UNDONE] = "undone",
+    [VOL_REPAIR_BLOCKED] = "blocked",
     [VOL_REPAIR_VERDICT_COUNT] = NULL,
 };
 

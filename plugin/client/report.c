@@ -279,6 +279,7 @@ static bool code_fits(enum vol_repair_verdict verdict, gint64 code)
     case VOL_REPAIR_CLEAN:
     case VOL_REPAIR_REPAIRED:
     case VOL_REPAIR_UNDONE:
+    case VOL_REPAIR_BLOCKED:
         return code == 0;
     case VOL_REPAIR_LEAKS_REMAIN:
         return code == 3;
@@ -309,6 +310,23 @@ static bool take_outcome(JsonObject *object, struct vol_repair_report *r)
            get_bool(object, "image-changed", &r->image_changed);
 }
 
+static bool take_state(JsonObject *object, struct vol_repair_report *r)
+{
+    JsonObject *interrupted, *image;
+    const char *state = NULL;
+
+    if (!get_object(object, "interrupted-repair", &interrupted) || !get_object(object, "image", &image) ||
+        (image && !get_bool(image, "corrupt", &r->corrupt)))
+        return false;
+    if (!interrupted)
+        return true;
+    if (!client_get_string(interrupted, "state", &state) || !state ||
+        !copy_string(interrupted, "journal", &r->interrupted_journal) || !r->interrupted_journal)
+        return false;
+    r->interrupted_undone = g_str_equal(state, "rolled-back");
+    return r->interrupted_undone || g_str_equal(state, "pending");
+}
+
 static bool take_counters(JsonObject *object, struct vol_repair_report *r)
 {
     JsonObject *undo, *repair, *timings;
@@ -337,7 +355,7 @@ struct vol_repair_report *client_parse_report(JsonNode *node, enum vol_repair_mo
     r->ranges = array_of(sizeof(struct vol_repair_range), NULL);
     r->snapshots = array_of(sizeof(struct vol_repair_snapshot), clear_snapshot);
     object = JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
-    if (!object || !take_outcome(object, r) || !take_counters(object, r) ||
+    if (!object || !take_outcome(object, r) || !take_counters(object, r) || !take_state(object, r) ||
         !for_each(object, "problems", take_problem, r->problems) ||
         !for_each(object, "guest-ranges-affected", take_range, r->ranges) ||
         !for_each(object, "snapshots-affected", take_snapshot, r->snapshots) || !take_both(object, r)) {
@@ -360,6 +378,7 @@ void vol_repair_report_free(struct vol_repair_report *report)
     g_free(report->error);
     g_free(report->accel);
     g_free(report->accel_reason);
+    g_free(report->interrupted_journal);
     g_free(report->undo_journal);
     g_array_unref(report->problems);
     g_array_unref(report->ranges);

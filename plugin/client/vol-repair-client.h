@@ -48,6 +48,7 @@ enum vol_repair_verdict {
     VOL_REPAIR_REFUSED,
     VOL_REPAIR_FAILED,
     VOL_REPAIR_UNDONE,
+    VOL_REPAIR_BLOCKED, /* no damage is counted, and QEMU does not open it: marked corrupt, or a repair was interrupted */
     VOL_REPAIR_VERDICT_COUNT
 };
 
@@ -155,6 +156,9 @@ struct vol_repair_report {
     char *error;   /* one sentence; only where refused or failed */
     char *accel, *accel_reason; /* the reason: only with "process" */
     gboolean image_changed;
+    char *interrupted_journal;   /* of an earlier repair or undo that was interrupted; path on the daemon's host */
+    gboolean interrupted_undone; /* it was rolled back first; else it still waits for that */
+    gboolean corrupt;            /* the image was marked corrupt when it was first read */
     gint64 corruptions, corruptions_fixed, leaks, leaks_fixed, check_errors;
     gint64 guest_bytes_affected;
     gint64 bytes_changed, clusters_freed;

@@ -87,7 +87,7 @@ static bool open_resources(struct result *res, struct vmm_config *cfg, const str
     return true;
 }
 
-static struct vmm_config make_config(const struct options *opt, const struct image *img)
+static struct vmm_config make_config(const struct options *opt, const struct image *img, bool interrupted)
 {
     struct vmm_config cfg = {
         .mode = (enum vr_mode)opt->mode,
@@ -101,7 +101,8 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .image_is_device = img->is_device,
         .force_leaks = opt->force_leaks,
         .data_file = opt->data_file,
-        .would = options_wants_report(opt),
+        /* What is to be rolled back first says nothing of what a repair would do. */
+        .would = options_wants_report(opt) && !interrupted,
         .memory = opt->memory,
         .timeout = opt->timeout,
         /* One at least: the record of a refusal is the error message. */
@@ -278,7 +279,7 @@ static void close_run(struct run *run, const struct vmm_config *cfg)
 
 bool front_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error)
 {
-    struct vmm_config cfg = make_config(res->opt, img);
+    struct vmm_config cfg = make_config(res->opt, img, result_is_interrupted(res));
     struct run *run = g_new0(struct run, 1);
     bool ok = false;
 

@@ -215,6 +215,7 @@ enum verdict {
     VERDICT_REFUSED,
     VERDICT_FAILED,
     VERDICT_UNDONE,
+    VERDICT_BLOCKED,
 };
 
 struct counters {
@@ -226,6 +227,7 @@ struct counters {
 struct interrupted {
     bool repair;      /* in: this run may roll it back */
     char *journal;    /* NULL: there was none */
+    char *of;         /* the image that the journal was made for, where it is another one; else NULL */
     uint64_t bytes;   /* of the image that the journal holds */
     bool rolled_back; /* by this run, before anything else */
 };
@@ -267,8 +269,14 @@ void result_init(struct result *res, const struct options *opt);
 void result_clear(struct result *res);
 /* Verdict, exit code, counters and error from what the child said. */
 void result_conclude(struct result *res);
-/* image_changed, from what is known of the commit. */
+/* image_changed, from what is known of the commit and of what was rolled back before. */
 void result_conclude_image(struct result *res);
+/* Whether something that this repair wrote is in the image. */
+bool result_repair_changed(const struct result *res);
+/* Whether an interrupted repair waits to be rolled back. */
+bool result_is_interrupted(const struct result *res);
+/* Whether the image has its corrupt bit at the end of the run: QEMU does not open it for writing. */
+bool result_is_corrupt(const struct result *res);
 /* After a failure: what became of the image, as the end of a sentence; "" in a check. */
 const char *result_image_state(const struct result *res);
 /* Nothing ran, or the front itself failed: verdict refused or failed with this sentence. */

@@ -23,12 +23,18 @@ static bool handle_cut(struct result *res, struct image *img, GError **error)
     in->repair = options_is_repair(opt);
     if (!recover_interrupted(img, opt->undo, in, error))
         return false;
+    res->image_changed = in->rolled_back;
     if (in->rolled_back) {
         fprintf(stderr, "%s: an earlier repair or undo of '%s' was interrupted; it was rolled back first\n",
                 g_get_prgname(), options_shown_name(opt));
         return image_measure(img, opt, error);
     }
-    if (in->journal)
+    if (in->of)
+        fprintf(stderr,
+                "%s: the repair of '%s' was interrupted while it wrote, and what it has written is in '%s': --mode=undo "
+                "--undo='%s' rolls it back\n",
+                g_get_prgname(), in->of, options_shown_name(opt), in->journal);
+    else if (in->journal)
         fprintf(stderr,
                 "%s: an earlier repair or undo of '%s' was interrupted while it wrote; the next repair, or --mode=undo, "
                 "rolls it back\n",
@@ -69,7 +75,7 @@ static void mend_cut(struct result *res, const struct image *img, const struct u
 
 static void settle_journal(struct result *res, struct undofile *uf)
 {
-    if (res->image_changed) {
+    if (result_repair_changed(res)) {
         res->undo_path = g_strdup(uf->path);
         res->undo_bytes = res->commit.bytes_journal;
         if (result_committed(res) && res->commit.error)

@@ -171,6 +171,8 @@ static bool recover_open(const struct image *img, const char *journal, int fd, s
         return refuse_foreign(&u, journal, error);
     g_free(in->journal);
     in->journal = g_strdup(journal);
+    g_free(in->of);
+    in->of = ours ? NULL : g_strescape(u.image_name, NULL);
     in->bytes = u.bytes;
     in->rolled_back = in->repair;
     return true;

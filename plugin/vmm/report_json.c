@@ -248,11 +248,25 @@ static void add_outcome(struct json *b, const struct result *res)
     json_add_bool(b, "image-changed", res->image_changed);
 }
 
+static void add_interrupted(struct json *b, const struct interrupted *in)
+{
+    if (!in->journal)
+        return;
+    json_begin_object(b, "interrupted-repair");
+    json_add_string(b, "state", in->rolled_back ? "rolled-back" : "pending");
+    json_add_string(b, "journal", in->journal);
+    json_add_uint(b, "bytes", in->bytes);
+    if (in->of)
+        json_add_string(b, "image", in->of);
+    json_end(b, '}');
+}
+
 void report_add(struct json *b, const struct result *res)
 {
     json_begin(b, '{');
     add_qemu_keys(b, res);
     add_outcome(b, res);
+    add_interrupted(b, &res->interrupted);
     add_problems(b, res);
     json_add_ranges(b, res, VR_ROOT_ACTIVE);
     json_add_snapshots(b, res);

@@ -136,10 +136,27 @@ static void print_problems(const struct result *res)
     }
 }
 
+/* What keeps the image from being used, whatever the walk has found. */
+static void print_state(const struct result *res)
+{
+    const struct interrupted *in = &res->interrupted;
+
+    if (result_is_interrupted(res))
+        printf("State:    a repair or an undo was interrupted while it wrote: the image is half of what it was and half of\n"
+               "          what it was to be, whatever else is said here.\n"
+               "          Journal: %s\n", in->journal);
+    else if (in->rolled_back)
+        printf("State:    an interrupted repair or undo was rolled back first, from %s\n", in->journal);
+    if (result_is_corrupt(res))
+        printf("State:    the image is marked corrupt: QEMU does not open it for writing.\n");
+}
+
 static void print_done(const struct result *res)
 {
     if (!options_is_repair(res->opt))
         printf("Done:     checked only; nothing was written.\n");
+    else if (!result_repair_changed(res) && res->interrupted.rolled_back)
+        printf("Done:     what the interrupted repair had overwritten was put back; nothing else was written.\n");
     else if (!res->image_changed)
         printf("Done:     nothing was written.\n");
     else
@@ -163,7 +180,12 @@ static void print_next(const struct result *res)
     enum front_mode mode = res->opt->mode;
     bool leaks = result_would_mend(res, FRONT_LEAKS), all = result_would_mend(res, FRONT_ALL);
 
-    if (mode == FRONT_CHECK && leaks && !result_would_mend_more(res))
+    if (result_is_interrupted(res) && res->interrupted.of)
+        printf("Next:     --mode=undo --undo=JOURNAL rolls the interrupted repair back.\n");
+    else if (result_is_interrupted(res))
+        printf("Next:     --mode=undo rolls the interrupted repair back; --mode=all does that first, and then mends what can\n"
+               "          be mended.\n");
+    else if (mode == FRONT_CHECK && leaks && !result_would_mend_more(res))
         printf("Next:     --mode=leaks mends it.\n");
     else if ((mode == FRONT_CHECK && all) || (mode == FRONT_LEAKS && can_mend(res, VR_POL_ALL)))
         printf("Next:     --mode=all mends what can be mended.\n");
@@ -189,6 +211,7 @@ void text_print_ours(const struct result *res)
         return;
     }
     printf("\n");
+    print_state(res);
     print_data(res);
     text_print_snapshots(res);
     print_problems(res);

@@ -19,7 +19,7 @@ static bool told(const struct result *res)
 
     for (int row = 0; row < VR_P_COUNT; row++)
         any |= res->summary.found[VR_WALK_CHECK][row] != 0;
-    return any && res->opt->mode == FRONT_CHECK && res->have_summary && options_wants_report(res->opt);
+    return any && !result_is_interrupted(res) && res->opt->mode == FRONT_CHECK && res->have_summary && options_wants_report(res->opt);
 }
 
 static const struct vr_would *would_of(const struct result *res, enum front_mode mode)

@@ -25,6 +25,7 @@ void result_clear(struct result *res)
     g_free(res->accel_reason);
     g_free(res->undo_path);
     g_free(res->interrupted.journal);
+    g_free(res->interrupted.of);
     memset(res, 0, sizeof(*res));
 }
 
@@ -38,6 +39,7 @@ const char *verdict_name(enum verdict verdict)
         [VERDICT_REFUSED] = "refused",
         [VERDICT_FAILED] = "failed",
         [VERDICT_UNDONE] = "undone",
+        [VERDICT_BLOCKED] = "blocked",
     };
 
     return names[verdict];
@@ -173,10 +175,25 @@ static const char *status_sentence(int32_t status)
     }
 }
 
-void result_conclude_image(struct result *res)
+bool result_repair_changed(const struct result *res)
 {
     /* Begun and never ended, or not rolled back, means changed. */
-    res->image_changed = res->commit_begun && !(res->commit_ended && res->commit.state == 2) && !res->rolled_back;
+    return res->commit_begun && !(res->commit_ended && res->commit.state == 2) && !res->rolled_back;
+}
+
+void result_conclude_image(struct result *res)
+{
+    res->image_changed = res->interrupted.rolled_back || result_repair_changed(res);
+}
+
+bool result_is_interrupted(const struct result *res)
+{
+    return res->interrupted.journal && !res->interrupted.rolled_back;
+}
+
+bool result_is_corrupt(const struct result *res)
+{
+    return res->have_summary && res->summary.found[result_last_walk(res)][VR_P_CORRUPT];
 }
 
 const char *result_image_state(const struct result *res)
@@ -185,8 +202,9 @@ const char *result_image_state(const struct result *res)
         return "";
     if (res->rolled_back || (res->commit_ended && res->commit.state == 2 && res->commit.bytes_changed))
         return "; the image was rolled back";
-    if (!res->image_changed)
-        return "; the image was not changed";
+    if (!result_repair_changed(res))
+        return res->interrupted.rolled_back ? "; the image was not changed but for what an earlier repair had left half done"
+                                            : "; the image was not changed";
     if (!result_committed(res))
         return "; the image is partly written: the next repair, or --mode=undo, rolls it back";
     return "; the repair itself was written";
@@ -296,6 +314,8 @@ static void conclude_walk(struct result *res)
         conclude_as(res, VERDICT_CORRUPTIONS_REMAIN, EXIT_CORRUPTIONS, NULL);
     } else if (c->leaks) {
         conclude_as(res, VERDICT_LEAKS_REMAIN, EXIT_LEAKS, NULL);
+    } else if (result_is_interrupted(res) || result_is_corrupt(res)) {
+        conclude_as(res, VERDICT_BLOCKED, EXIT_SUCCESS, NULL);
     } else {
         conclude_as(res, anything_fixed(res) ? VERDICT_REPAIRED : VERDICT_CLEAN, EXIT_SUCCESS, NULL);
     }

@@ -18,7 +18,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jsonschema
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / 'tests'))
+from patience import seconds  # noqa: E402
+
+SCHEMA = json.loads((ROOT / 'docs' / 'report.schema.json').read_text())
 RECIPE = """image size=64M
 write 0 1M pattern=1
 poke refcount[6] = 0
@@ -80,11 +86,13 @@ class Lab:
 
     def run(self, mode, image=None, *more):
         command = [*self.prefix, self.tool, '--accel=process', f'--mode={mode}', '-f', 'qcow2', *more, str(image or self.image)]
-        return subprocess.run(command, capture_output=True, text=True, env=self.env, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=self.env, timeout=seconds(60))
 
     def report(self, mode, image=None, *more):
         self.run(mode, image, f'--report={self.dir}/report', *more)
-        return json.loads((self.dir / 'report').read_text())
+        report = json.loads((self.dir / 'report').read_text())
+        jsonschema.validate(report, SCHEMA)
+        return report
 
     def names(self):
         return sorted(os.listdir(self.journals)) if self.journals.is_dir() else []
@@ -285,6 +293,73 @@ def old_journal_of_a_repair_that_was_cut(lab):
     expect(lab.run('all'), 0, ROLLED_BACK)
     if old.exists():
         raise AssertionError('the old journal is still there')
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+
+
+# ---- what the report says ----
+
+def interrupted_repair_is_in_the_report(lab):
+    """A check of what is half written says so, and nothing of what a repair would do; a rollback is a change."""
+    lab.cut()
+    journal = str(journal_path(lab, lab.only()))
+    report = lab.report('check')
+    told = report['interrupted-repair']
+    if (told['state'], told['journal'], 'image' in told, 'would-do' in report) != ('pending', journal, False, False):
+        raise AssertionError(f'{told}, {report.keys()}')
+    done = lab.run('check')
+    expect(done, 2, r'State:    a repair or an undo was interrupted while it wrote')
+    expect(done, 2, r'State:    the image is marked corrupt: QEMU does not open it')
+    expect(done, 2, r'Next:     --mode=undo rolls the interrupted repair back; --mode=all does that first')
+    report = lab.report('all')
+    if report['interrupted-repair']['state'] != 'rolled-back' or report['verdict'] != 'repaired':
+        raise AssertionError(report)
+    if 'interrupted-repair' in lab.report('check'):
+        raise AssertionError('it is told of what is settled')
+
+
+def rollback_alone_is_a_change(lab):
+    """Mode leaks, with nothing to do but to roll back: what was put back is said, and nothing else was written."""
+    lab.make(lab.image, 'image size=64M\nwrite 0 256K pattern=1\nzero 0 64K keep=yes\npoke l1[0].l2[0].offset += 512\n'
+             'poke header.incompatible |= 2\n')
+    lab.before = digest(lab.image)
+    for _ in range(2):
+        lab.cut()
+        report = lab.report('leaks')
+        expect_image(lab)
+        if (report['image-changed'], report['repair']['bytes-changed'], 'undo' in report) != (True, 0, False):
+            raise AssertionError(report)
+    lab.cut()
+    done = lab.run('leaks')
+    expect(done, done.returncode, 'Done:     what the interrupted repair had overwritten was put back; nothing else was written')
+
+
+def nothing_is_all_right_that_qemu_does_not_open(lab):
+    """The corrupt bit alone: no error is counted, as by qemu-img, and the words say what it means."""
+    lab.make(lab.image, 'image size=64M\nwrite 0 1M pattern=1\npoke header.incompatible |= 2\n')
+    tried = subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'quit', lab.image], capture_output=True, text=True)
+    if tried.returncode == 0:
+        raise AssertionError('QEMU opens it')
+    for mode in ('check', 'leaks'):
+        report = lab.report(mode)
+        if (report['verdict'], report['exit-code']) != ('blocked', 0):
+            raise AssertionError(report)
+        done = lab.run(mode)
+        expect(done, 0, 'State:    the image is marked corrupt: QEMU does not open it for writing')
+        expect(done, 0, 'Next:     --mode=all mends')
+    if lab.report('all')['verdict'] != 'repaired' or lab.report('check')['verdict'] != 'clean':
+        raise AssertionError('the bit stays')
+
+
+def sound_and_interrupted(lab):
+    """A repair that was cut where its half is sound: not clean all the same."""
+    lab.make(lab.image, 'image size=64M\nwrite 0 1M pattern=1\npoke refcount[9] = 7\npoke header.incompatible |= 1\n')
+    lab.before = digest(lab.image)
+    lab.run('leaks', None, CUT)
+    subprocess.run(['qemu-img', 'check', '-q', lab.image], check=True)
+    report = lab.report('check')
+    if (report['verdict'], report['exit-code'], report['interrupted-repair']['state']) != ('blocked', 0, 'pending'):
+        raise AssertionError(report)
     expect(lab.run('undo'), 0, 'byte for byte')
     expect_image(lab)
 

@@ -79,6 +79,30 @@ def test_check_repair_undo(t):
         assert report['verdict'] == 'undone' and digest(path) == before, report
 
 
+def interrupt(t, lab, path):
+    """A repair without libvirt, killed after its first write."""
+    tool = str(t.build / 'plugin' / 'vmm' / 'vol-repair')
+    before = digest(path)
+    lab.run([tool, '--accel=process', '--mode=all', '--test-crash-after=1', str(path)])
+    assert digest(path) != before
+    return before
+
+
+def test_interrupted_repair_is_told(t):
+    with t.lab() as lab, connection(lab) as conn:
+        path = damaged(lab)
+        before = interrupt(t, lab, path)
+        report = repair(conn, 'disk.qcow2', 'check')
+        check_schema(report)
+        assert report['interrupted-repair']['state'] == 'pending' and 'would-do' not in report, report
+        report = json.loads(read_volume(conn, create_from(conn, 'disk.qcow2', 'check')))
+        assert report['interrupted-repair']['state'] == 'pending', report
+        report = repair(conn, 'disk.qcow2', 'all')
+        check_schema(report)
+        assert (report['interrupted-repair']['state'], report['verdict']) == ('rolled-back', 'repaired'), report
+        assert repair(conn, 'disk.qcow2', 'undo')['verdict'] == 'undone' and digest(path) == before
+
+
 def test_create_from(t):
     with t.lab() as lab, connection(lab) as conn:
         path = damaged(lab)

@@ -59,6 +59,29 @@ def test_check_leaks_undo(t):
         assert digest(path) == damaged
 
 
+def test_nothing_is_all_right_that_qemu_does_not_open(t):
+    with t.lab() as lab:
+        path = make_image(lab)
+        with open(path, 'r+b') as image:
+            image.seek(79)
+            image.write(b'\2')
+        done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2')
+        assert done.returncode == 0 and 'all right' not in done.stdout and 'cannot be used yet' in done.stdout, done
+        assert 'is marked corrupt: QEMU does not open it' in done.stdout and '--mode=all' in done.stdout, done
+        done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all')
+        assert done.returncode == 0 and 'is repaired' in done.stdout and 'marked corrupt' not in done.stdout, done
+        undo = undo_command(done.stdout)
+        assert virsh(t, lab, *undo[1:]).returncode == 0
+        leak(path, 7)
+        tool = str(t.build / 'plugin' / 'vmm' / 'vol-repair')
+        lab.run([tool, '--accel=process', '--mode=all', '--test-crash-after=1', str(path)])
+        done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2')
+        assert 'all right' not in done.stdout and 'was interrupted while it wrote' in done.stdout, done
+        assert 'vol-repair default disk.qcow2 --mode=undo' in done.stdout, done.stdout
+        done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all')
+        assert done.returncode == 0 and 'was rolled back first' in done.stdout and 'is repaired' in done.stdout, done
+
+
 def test_ways_to_name_a_volume(t):
     with t.lab() as lab:
         path = make_image(lab)

@@ -168,6 +168,11 @@ static void bad_reports_are_refused(void **state)
         BODY ",\"corruptions\":1e300",
         BODY ",\"undo\":\"/path\"",
         BODY ",\"undo\":{\"journal\":7}",
+        BODY ",\"interrupted-repair\":7",
+        BODY ",\"interrupted-repair\":{\"journal\":\"/j\"}",
+        BODY ",\"interrupted-repair\":{\"state\":\"pending\"}",
+        BODY ",\"interrupted-repair\":{\"state\":\"over\",\"journal\":\"/j\"}",
+        BODY ",\"image\":{\"corrupt\":7}",
         BODY ",\"problems\":{}",
         BODY ",\"problems\":[7]",
         BODY ",\"problems\":[{}]",
@@ -226,6 +231,23 @@ static void report_is_read(void **state)
     assert_int_equal(ex->guest_offset, -1);
     assert_true(ex->fixed);
     assert_non_null(strstr(r->json, "\"clusters-freed\""));
+    assert_null(r->interrupted_journal);
+}
+
+static void interruption_is_read(void **state)
+{
+    (void)state;
+    for (unsigned undone = 0; undone < 2; undone++) {
+        g_autofree char *text = g_strdup_printf(START REPORT_WITH("\"interrupted-repair\":{\"state\":\"%s\",\"journal\":"
+                                                                  "\"/u/j\",\"bytes\":512},\"image\":{\"corrupt\":true}"),
+                                                undone ? "rolled-back" : "pending");
+        g_autoptr(VolRepairReport) r = feed(text, strlen(text), 100, NULL, NULL);
+
+        assert_non_null(r);
+        assert_string_equal(r->interrupted_journal, "/u/j");
+        assert_int_equal(r->interrupted_undone, undone);
+        assert_true(r->corrupt);
+    }
 }
 
 /* A line of `size` bytes and its newline. */
@@ -355,6 +377,7 @@ int main(void)
         cmocka_unit_test(nul_bytes_are_refused),
         cmocka_unit_test(bad_reports_are_refused),
         cmocka_unit_test(report_is_read),
+        cmocka_unit_test(interruption_is_read),
         cmocka_unit_test(long_lines),
         cmocka_unit_test(line_without_end),
         cmocka_unit_test(deep_nesting_is_refused_before_it_is_parsed),

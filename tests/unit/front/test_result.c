@@ -68,6 +68,41 @@ static void precedence(void **state)
     result_clear(&res);
 }
 
+/* Nothing is counted, as by qemu-img; that is not "clean". */
+static void blocked(void **state)
+{
+    struct options opt;
+    struct result res;
+
+    (void)state;
+    begin(&res, &opt, FRONT_CHECK);
+    res.summary.found[VR_WALK_CHECK][VR_P_CORRUPT] = 1;
+    expect(&res, VERDICT_BLOCKED, 0);
+    assert_true(res.qemu_document);
+    result_clear(&res);
+    begin(&res, &opt, FRONT_CHECK);
+    res.interrupted.journal = g_strdup("/j");
+    expect(&res, VERDICT_BLOCKED, 0);
+    assert_false(res.image_changed);
+    result_clear(&res);
+    begin(&res, &opt, FRONT_LEAKS);
+    res.interrupted = (struct interrupted){.repair = true, .journal = g_strdup("/j"), .rolled_back = true};
+    expect(&res, VERDICT_CLEAN, 0);
+    assert_true(res.image_changed);
+    assert_false(result_repair_changed(&res));
+    result_clear(&res);
+    /* What all mends is not there any more; leaks leaves it. */
+    for (unsigned left = 0; left < 2; left++) {
+        begin(&res, &opt, left ? FRONT_LEAKS : FRONT_ALL);
+        commit(&res);
+        res.summary.found[VR_WALK_CHECK][VR_P_LEAK] = res.summary.fixed[VR_P_LEAK] = 3;
+        res.summary.found[VR_WALK_CHECK][VR_P_CORRUPT] = 1;
+        res.summary.found[VR_WALK_FINAL][VR_P_CORRUPT] = left;
+        expect(&res, left ? VERDICT_BLOCKED : VERDICT_REPAIRED, 0);
+        result_clear(&res);
+    }
+}
+
 static void repaired(void **state)
 {
     struct options opt;
@@ -264,7 +299,7 @@ static void ranges(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_walk),    cmocka_unit_test(precedence),      cmocka_unit_test(repaired),
+        cmocka_unit_test(check_walk),    cmocka_unit_test(precedence),      cmocka_unit_test(blocked), cmocka_unit_test(repaired),
         cmocka_unit_test(final_walk_counts), cmocka_unit_test(not_committed), cmocka_unit_test(refusals),
         cmocka_unit_test(need_rebuild),  cmocka_unit_test(failures),        cmocka_unit_test(image_changed),
         cmocka_unit_test(hostile_numbers), cmocka_unit_test(ranges),
