@@ -271,6 +271,13 @@ struct spawn {
 /* Reports and returns false. */
 bool spawn_helper(const struct spawn *sp, struct helper *helper);
 
+/* ---- program.c: whether it can be started ---- */
+
+/* Runs the program, for a moment, unless that was tried just now. NULL: it can be used; else why not. Caller frees. */
+char *program_trouble(const char *path);
+/* What to say where starting it failed with that errno: what to do, where that is known. Caller frees. */
+char *program_start_error(const char *path, int error);
+
 /* ---- relay.c: from a helper to its client ---- */
 
 /* What the helper said last. */

@@ -6,7 +6,6 @@
 #include <libxml/tree.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "backend.h"
 
@@ -174,6 +173,8 @@ static char *answer_options(xmlNodePtr root)
 static char *answer_capabilities(const struct config *cfg)
 {
     g_autofree char *helper = g_markup_escape_text(cfg->helper, -1);
+    g_autofree char *trouble = program_trouble(cfg->helper);
+    g_autofree char *reason = trouble ? g_markup_printf_escaped(" reason='%s'", trouble) : g_strdup("");
     GString *xml = g_string_new("<vol-repair version='" VR_VERSION "'>\n  <modes>");
 
     for (int mode = 0; mode < MODE_COUNT; mode++)
@@ -184,8 +185,8 @@ static char *answer_capabilities(const struct config *cfg)
                          "  <formats><format name='qcow2'/></formats>\n"
                          "  <doors><door name='stream'/><door name='create'/><door name='control'/>"
                          "<door name='events'/></doors>\n");
-    g_string_append_printf(xml, "  <helper path='%s' usable='%s'/>\n</vol-repair>\n", helper,
-                           access(cfg->helper, X_OK) == 0 ? "yes" : "no");
+    g_string_append_printf(xml, "  <helper path='%s' usable='%s'%s/>\n</vol-repair>\n", helper,
+                           trouble ? "no" : "yes", reason);
     return g_string_free(xml, FALSE);
 }
 

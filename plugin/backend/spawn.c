@@ -170,9 +170,11 @@ bool spawn_helper(const struct spawn *sp, struct helper *helper)
     close_all(&out[1], 1);
     close_all(&err[1], 1);
     if (rc != 0) {
+        g_autofree char *why = program_start_error(sp->cfg->helper, rc);
+
         close_all(out, 1);
         close_all(err, 1);
-        vr_error(VIR_ERR_OPERATION_FAILED, "the program '%s' cannot be started: %s", sp->cfg->helper, g_strerror(rc));
+        vr_error(VIR_ERR_OPERATION_FAILED, "the program '%s' cannot be started: %s", sp->cfg->helper, why);
         return false;
     }
     helper->out = out[0];

@@ -94,6 +94,7 @@ struct vol_repair_capabilities *client_parse_capabilities(const char *xml, GErro
         caps->helper = attribute(helper, "path");
         usable = attribute(helper, "usable");
         caps->helper_usable = g_strcmp0(usable, "yes") == 0;
+        caps->helper_trouble = attribute(helper, "reason");
     }
     if (!caps->version || !caps->helper || !caps->modes[0]) {
         client_error(error, PROTOCOL, "the daemon's list of capabilities is not complete");
@@ -113,6 +114,7 @@ void vol_repair_capabilities_free(struct vol_repair_capabilities *caps)
     g_strfreev(caps->formats);
     g_strfreev(caps->doors);
     g_free(caps->helper);
+    g_free(caps->helper_trouble);
     g_free(caps);
 }
 

@@ -241,7 +241,8 @@ static bool extension_can(virStorageVolPtr vol, enum vol_repair_mode mode, GErro
         return false;
     }
     if (!caps->helper_usable)
-        client_error(error, UNSUPPORTED, "the storage daemon cannot run its repair program '%s'", caps->helper);
+        client_error(error, UNSUPPORTED, "the storage daemon cannot run its repair program '%s'%s%s", caps->helper,
+                     caps->helper_trouble ? ": " : "", caps->helper_trouble ? caps->helper_trouble : "");
     else if (!list_has(caps->modes, vol_repair_mode_name(mode)) || !list_has(caps->doors, "stream"))
         client_error(error, UNSUPPORTED, "the vol-repair extension of this host (version %s) has no mode '%s'",
                      caps->version, vol_repair_mode_name(mode));

@@ -68,6 +68,7 @@ struct vol_repair_capabilities {
     char **doors;           /* ways to ask for a repair */
     char *helper;           /* path of the repair program on the daemon's host */
     gboolean helper_usable; /* the daemon can run it */
+    char *helper_trouble;   /* why not; NULL where the daemon does not say */
 };
 
 struct vol_repair_capabilities *vol_repair_get_capabilities(virConnectPtr conn, GError **error);

@@ -19,6 +19,7 @@ def parse():
                  'filename'):
         parser.add_argument(name)
     parser.add_argument('--stream', action='store_true')
+    parser.add_argument('--version', action='version', version='scripted')
     parser.add_argument('--image-fd', type=int)
     parser.add_argument('--report-fd', type=int)
     return parser.parse_args()

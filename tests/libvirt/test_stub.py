@@ -2,6 +2,7 @@
 # Whatever is wrong with the extension: the daemon starts, its pools work, and the log says why repair is off.
 import os
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import libvirt
@@ -123,10 +124,45 @@ def test_helper_missing(t):
             lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
             text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, repair, conn, 'a.qcow2', 'all')
             assert 'cannot be started: No such file or directory' in text, text
-            assert "usable='no'" in control(conn, CAPABILITIES)
+            assert "usable='no' reason='No such file or directory'" in control(conn, CAPABILITIES)
             assert not list(lab.reports_dir.glob('*')), 'a report of a job that never was'
             assert conn.storagePoolLookupByName('default').refresh(0) == 0
         assert 'cannot be started' in lab.log()
+
+
+def helper_of(t, name, text):
+    path = t.tmp / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_helper_that_may_not_be_executed(t):
+    """As under AppArmor: the mode says yes, the kernel says no. An interpreter that is no program has that effect."""
+    denied = helper_of(t, 'denied', '#!/etc/passwd\n')
+    with t.lab('clean') as lab:
+        lab.configure(helper=str(denied))
+        with connection(lab) as conn:
+            lab.virsh('vol-create-as', 'default', 'a.qcow2', '1M', '--format', 'qcow2')
+            text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, repair, conn, 'a.qcow2', 'all')
+            for part in ('cannot be started: Permission denied', f"'{denied} PUx,'", '/etc/apparmor.d/local/usr.sbin.libvirtd'):
+                assert part in text, text
+            helper = ElementTree.fromstring(control(conn, CAPABILITIES)).find('helper')
+            assert helper.get('usable') == 'no' and f'{denied} PUx,' in helper.get('reason'), helper.attrib
+
+
+def test_helper_that_is_no_use(t):
+    """What the capabilities say of the program comes from running it; a file that is mended counts at once."""
+    cases = {'exit 3': 'it ends with status 3', 'kill -9 $$': 'it dies of signal 9', 'exec sleep 60': 'it does not end within 5 seconds'}
+    with t.lab('clean') as lab, connection(lab) as conn:
+        for number, (command, reason) in enumerate(cases.items()):
+            path = helper_of(t, f'useless-{number}', f'#!/bin/sh\n{command}\n')
+            lab.configure(helper=str(path))
+            helper = ElementTree.fromstring(control(conn, CAPABILITIES)).find('helper')
+            assert helper.attrib == {'path': str(path), 'usable': 'no', 'reason': reason}, helper.attrib
+        helper_of(t, path.name, '#!/bin/sh\n[ "$*" = --version ]\n')
+        helper = ElementTree.fromstring(control(conn, CAPABILITIES)).find('helper')
+        assert helper.attrib == {'path': str(path), 'usable': 'yes'}, helper.attrib
 
 
 def test_switched_off(t):

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * program.c: whether the daemon can run vol-repair: by running it, because a security module has a say that no mode bit shows.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+#define TRIAL_MS 5000
+#define WAIT_STEP_MS 10
+#define CACHE_LIFE (10 * G_USEC_PER_SEC)
+
+/* What the last trial found. A changed file counts at once, a changed rule of a security module after CACHE_LIFE. */
+static GMutex lock;
+static struct {
+    char *path;
+    struct stat st;
+    gint64 expires; /* monotonic */
+    char *trouble;
+} last;
+
+/* ---- what a security module would have to be told ---- */
+
+/* The label that AppArmor confines this process with, or NULL. */
+static char *apparmor_label(void)
+{
+    g_autofree char *text = NULL;
+    char *mode;
+
+    if (!g_file_get_contents("/proc/self/attr/apparmor/current", &text, NULL, NULL) &&
+        !g_file_get_contents("/proc/self/attr/current", &text, NULL, NULL))
+        return NULL;
+    mode = strstr(text, " (enforce)");
+    if (!mode)
+        return NULL;
+    *mode = '\0';
+    return g_steal_pointer(&text);
+}
+
+char *program_start_error(const char *path, int error)
+{
+    g_autofree char *label = error == EACCES ? apparmor_label() : NULL;
+    g_autofree char *who = NULL;
+
+    if (error != EACCES || access(path, X_OK) < 0)
+        return g_strdup(g_strerror(error));
+    if (label)
+        who = g_strdup_printf("AppArmor confines this daemon as '%s'", label);
+    else
+        who = g_strdup("its mode allows it, so a security module may not; for AppArmor");
+    return g_strdup_printf("%s (%s: add the line '%s PUx,' to /etc/apparmor.d/local/usr.sbin.libvirtd and run "
+                           "'apparmor_parser -r /etc/apparmor.d/usr.sbin.libvirtd')",
+                           g_strerror(error), who, path);
+}
+
+/* ---- the trial ---- */
+
+static int start(const char *path, pid_t *pid)
+{
+    char name[] = "vol-repair", option[] = "--version", locale[] = "LC_ALL=C", *argv[] = {name, option, NULL}, *envp[] = {locale, NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int rc = posix_spawn_file_actions_init(&actions);
+
+    if (rc != 0)
+        return rc;
+    rc = posix_spawnattr_init(&attr);
+    if (rc == 0) {
+        sigemptyset(&none);
+        sigfillset(&all);
+        posix_spawnattr_setsigmask(&attr, &none);
+        posix_spawnattr_setsigdefault(&attr, &all);
+        posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        for (int fd = 0; rc == 0 && fd < 3; fd++)
+            rc = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+        if (rc == 0)
+            rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+        if (rc == 0)
+            rc = posix_spawn(pid, path, &actions, &attr, argv, envp);
+        posix_spawnattr_destroy(&attr);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    return rc;
+}
+
+/* Waits for TRIAL_MS at most; then the process is killed. False: it did not end by itself. */
+static bool wait_for(pid_t pid, int *status)
+{
+    pid_t waited = 0;
+
+    for (int ms = 0; ms < TRIAL_MS; ms += WAIT_STEP_MS) {
+        waited = waitpid(pid, status, WNOHANG);
+        if (waited == pid)
+            return true;
+        if (waited < 0 && errno != EINTR)
+            break;
+        poll(NULL, 0, WAIT_STEP_MS);
+    }
+    kill(pid, SIGKILL);
+    while (waitpid(pid, status, 0) < 0 && errno == EINTR)
+        ;
+    return false;
+}
+
+/* NULL: it runs. */
+static char *try_to_run(const char *path)
+{
+    int status = 0, rc;
+    pid_t pid;
+
+    rc = start(path, &pid);
+    if (rc != 0)
+        return program_start_error(path, rc);
+    if (!wait_for(pid, &status))
+        return g_strdup_printf("it does not end within %d seconds", TRIAL_MS / 1000);
+    if (WIFSIGNALED(status))
+        return g_strdup_printf("it dies of signal %d", WTERMSIG(status));
+    if (WEXITSTATUS(status) != 0)
+        return g_strdup_printf("it ends with status %d", WEXITSTATUS(status));
+    return NULL;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode && a->st_size == b->st_size &&
+           a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+char *program_trouble(const char *path)
+{
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+    struct stat st = {0};
+
+    if (stat(path, &st) < 0)
+        return g_strdup(g_strerror(errno));
+    if (!last.path || !g_str_equal(last.path, path) || !same_file(&last.st, &st) ||
+        last.expires <= g_get_monotonic_time()) {
+        g_free(last.path);
+        g_free(last.trouble);
+        last.path = g_strdup(path);
+        last.trouble = try_to_run(path);
+        last.st = st;
+        last.expires = g_get_monotonic_time() + CACHE_LIFE;
+    }
+    return g_strdup(last.trouble);
+}
