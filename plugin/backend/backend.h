@@ -75,6 +75,8 @@ bool symbols_load(const char **missing);
 
 /* A line for the daemon's log, for what no client is there to hear. Clears the thread's libvirt error. */
 void vr_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* This thread's last such line; "" = there was none. */
+const char *vr_log_last(void);
 
 /* ---- tables.c: load-time proof and patching; main thread, before any pool is loaded ---- */
 
@@ -219,8 +221,9 @@ struct job {
     char *pool_path;
     char *volume, *path;
     char *owner;
-    char *event_path; /* its file in the reports pool; NULL where there is none */
-    dev_t dev; /* as open_identity() gives them */
+    char *event_path;  /* its file in the reports pool; NULL where there is none */
+    char *report_path; /* create-from: the report volume; else NULL */
+    dev_t dev;         /* as open_identity() gives them */
     ino_t ino;
     guint64 size;   /* of a file, when the job started */
     gint64 started; /* seconds since the epoch */
@@ -239,6 +242,7 @@ struct job_request {
     const struct volume *vol;
     const struct job_options *opts; /* may be NULL */
     int report_fd;                  /* create-from: the report volume; else -1. Stays the caller's */
+    const char *report_path;        /* create-from: its path */
 };
 
 /* Checks, then starts a helper. Reports and returns NULL; nothing was changed then. */
@@ -286,8 +290,10 @@ struct relay_result {
     bool reported;    /* a report line arrived; if not, it died, and verdict is "failed" */
     bool never_began; /* no guest ran, nothing of the image was changed */
     bool may_have_written;
+    bool image_changed; /* as the report says; without one, may_have_written */
     char verdict[32];
     char error[1024]; /* the report's sentence, or the last line on standard error */
+    char undo[4096];  /* path of the journal that was kept; "" = none */
 };
 struct relay {
     struct job *job;
@@ -308,10 +314,22 @@ void relay_drain(struct relay *relay, GString *rest);
 bool json_find_string(const char *line, size_t len, const char *key, char *out, size_t size);
 bool json_find_int(const char *line, size_t len, const char *key, int *out);
 bool json_find_bool(const char *line, size_t len, const char *key, bool *out);
+/* Where the object begins; NULL = there is none. What is searched from there may lie behind it. */
+const char *json_find_object(const char *line, size_t len, const char *key);
 /* Appends "text" quoted; bytes that are not UTF-8 become U+FFFD. */
 void json_append_string(GString *to, const char *text);
 /* The report of a job whose helper died without one; pretty-printed. Caller frees. */
 char *json_crash_report(const struct job *job, const char *error, bool image_changed);
+
+/* ---- syslog.c: the system's log ---- */
+
+/* off: why the extension does nothing; NULL = it is in use. */
+void syslog_loaded(const char *off);
+void syslog_job_started(const struct job *job, pid_t pid);
+/* job's exit code is there. */
+void syslog_job_ended(const struct job *job, const struct relay_result *result);
+/* What may stand in a line of a log: printable, bounded. Caller frees. */
+char *syslog_escape(const char *text);
 
 /* ---- events.c: the reports pool and refreshes ---- */
 

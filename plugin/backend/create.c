@@ -182,6 +182,7 @@ int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
     find_pool(source);
     opts.format = (char *)format;
     req.mode = mode;
+    req.report_path = report->path;
     req.report_fd = create_report(report);
     if (req.report_fd < 0)
         return -1;

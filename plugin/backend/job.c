@@ -41,6 +41,7 @@ static void job_free(struct job *job)
     g_free(job->path);
     g_free(job->owner);
     g_free(job->event_path);
+    g_free(job->report_path);
     g_free(job);
 }
 
@@ -93,6 +94,7 @@ static struct job *job_new(const struct job_request *req, const struct config *c
     job->volume = g_strdup(req->vol->name);
     job->path = g_strdup(req->vol->path);
     job->owner = identity_caller();
+    job->report_path = g_strdup(req->report_path);
     open_identity(st, &job->dev, &job->ino);
     job->size = st->st_size;
     job->started = g_get_real_time() / G_USEC_PER_SEC;
@@ -200,6 +202,7 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     if (job->abort_asked)
         abort_locked(job);
     g_mutex_unlock(&lock);
+    syslog_job_started(job, helper->pid);
     events_job_started(job);
     return job;
 }
@@ -296,6 +299,7 @@ void job_finish(struct job *job, const struct relay_result *result)
     g_strlcpy(job->verdict, result->verdict, sizeof(job->verdict));
     g_mutex_unlock(&lock);
 
+    syslog_job_ended(job, result);
     events_job_ended(job, sane && (job->mode == MODE_LEAKS || job->mode == MODE_ALL));
 
     g_mutex_lock(&lock);

@@ -79,6 +79,13 @@ bool json_find_string(const char *line, size_t len, const char *key, char *out, 
     return true;
 }
 
+const char *json_find_object(const char *line, size_t len, const char *key)
+{
+    const char *at = find_value(line, len, key);
+
+    return at && at < line + len && *at == '{' ? at : NULL;
+}
+
 bool json_find_int(const char *line, size_t len, const char *key, int *out)
 {
     const char *at = find_value(line, len, key), *end = line + len;

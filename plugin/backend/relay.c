@@ -33,6 +33,7 @@ struct state {
 static void take_report(struct state *s, const char *line, size_t len)
 {
     struct relay_result *r = s->result;
+    const char *undo;
     char accel[16] = "";
     bool changed = true;
 
@@ -40,6 +41,10 @@ static void take_report(struct state *s, const char *line, size_t len)
     json_find_string(line, len, "error", r->error, sizeof(r->error));
     json_find_string(line, len, "accel", accel, sizeof(accel));
     json_find_bool(line, len, "image-changed", &changed);
+    undo = json_find_object(line, len, "undo");
+    if (undo)
+        json_find_string(undo, line + len - undo, "journal", r->undo, sizeof(r->undo));
+    r->image_changed = changed;
     r->reported = r->verdict[0] != '\0';
     r->never_began = !changed && g_str_equal(accel, "none") &&
                      (g_str_equal(r->verdict, "refused") || g_str_equal(r->verdict, "failed"));
@@ -157,6 +162,7 @@ static void explain_death(struct state *s)
         snprintf(r->error, sizeof(r->error), "the repair program ended with status %d and no report",
                  WEXITSTATUS(r->status));
     r->never_began = !s->started;
+    r->image_changed = r->may_have_written;
 }
 
 static void pump(struct state *s)

@@ -48,6 +48,13 @@ bool symbols_load(const char **missing)
     return true;
 }
 
+static __thread char last_line[1024];
+
+const char *vr_log_last(void)
+{
+    return last_line;
+}
+
 void vr_log(const char *fmt, ...)
 {
     char text[1024];
@@ -56,6 +63,7 @@ void vr_log(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    g_strlcpy(last_line, text, sizeof(last_line));
     if (lv.report_error) {
         /* libvirt's own log is where people look, and the only log of a session daemon. */
         lv.report_error(VIR_FROM_STORAGE, VIR_ERR_INTERNAL_ERROR, __FILE__, __func__, __LINE__, "vol-repair: %s", text);

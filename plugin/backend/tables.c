@@ -282,7 +282,7 @@ static bool may_begin(void *driver)
     return version_is_allowed();
 }
 
-int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
+static int open_doors(void *stock)
 {
     struct backend_table *tables[TABLE_COUNT];
     void *driver = open_driver();
@@ -342,4 +342,17 @@ void tables_append_types(GString *xml)
         if (is_in_use(i))
             g_string_append_printf(xml, "<type name='%s'/>", table_names[i].type);
     }
+}
+
+int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
+{
+    int ret = open_doors(stock);
+    g_autofree char *error = NULL;
+    g_autoptr(Config) cfg = config_load(&error);
+
+    if (ret < 0)
+        syslog_loaded(vr_log_last());
+    else
+        syslog_loaded(cfg && !cfg->enabled ? "enabled = 0 in vol-repair.conf" : NULL);
+    return ret;
 }
