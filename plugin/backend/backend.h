@@ -191,6 +191,9 @@ void open_identity(const struct stat *st, dev_t *dev, ino_t *ino);
 
 /* ---- job.c: the job table ---- */
 
+/* Examples of a problem that a request may ask for: the report is kept in memory more than once. */
+#define MESSAGES_MAX 1000
+
 enum job_mode { MODE_CHECK, MODE_LEAKS, MODE_ALL, MODE_UNDO, MODE_COUNT };
 extern const char *const job_mode_name[MODE_COUNT];
 
@@ -247,6 +250,7 @@ struct job_request {
 
 /* Checks, then starts a helper. Reports and returns NULL; nothing was changed then. */
 struct job *job_start(const struct job_request *req, struct helper *helper);
+bool job_is_running(unsigned long id);
 /* Whether a job works on the volume: one that writes, or, unless the caller only reads, any. Reports and returns true. */
 bool job_stands_against(const struct volume *vol, bool only_reads);
 void job_progress(struct job *job, const char *phase, int percent);

@@ -8,6 +8,9 @@
 #include <sys/random.h>
 
 #include "backend.h"
+#include "vr_abi.h"
+
+G_STATIC_ASSERT(MESSAGES_MAX <= VR_EXAMPLES_MAX);
 
 #define REQUEST_MAX (64 * 1024)
 #define TOKENS_MAX 64
@@ -133,7 +136,7 @@ static bool set_option(struct job_options *opts, const char *name, const char *t
     } else if (g_str_equal(name, "timeout") && opts->timeout < 0) {
         ok = parse_count(text, 86400, &opts->timeout);
     } else if (g_str_equal(name, "max-messages") && opts->max_messages < 0) {
-        ok = parse_count(text, 1000000, &opts->max_messages);
+        ok = parse_count(text, MESSAGES_MAX, &opts->max_messages);
     }
     if (string)
         *string = g_strdup(text);

@@ -19,6 +19,7 @@
 
 #define POOL_NAME "vol-repair"
 #define FILES_KEPT 64
+#define BYTES_KEPT (64u * 1024 * 1024) /* the directory may lie in memory */
 #define FILE_NAME_MAX 200
 #define TRIES 8 /* of a busy pool: at once, then 0.25 s, 0.5 s, ... 16 s after the one before */
 
@@ -100,15 +101,23 @@ unsigned events_last_id(void)
     return last < G_MAXINT ? last : 0;
 }
 
+/* Of files and bytes, the newest are kept; so is the newest of all, and what a running job will replace. */
 static void drop_oldest(const char *dir)
 {
     struct dirent **entries = NULL;
-    int count = scandir(dir, &entries, is_report, by_id);
+    int count = scandir(dir, &entries, is_report, by_id), files = 0;
+    guint64 bytes = 0;
 
-    for (int i = 0; i < count - FILES_KEPT; i++) {
+    for (int i = count - 1; i >= 0; i--) {
         g_autofree char *path = g_build_filename(dir, entries[i]->d_name, NULL);
+        struct stat st;
 
-        unlink(path);
+        if (lstat(path, &st) < 0)
+            continue;
+        bytes += st.st_size;
+        files++;
+        if ((files > FILES_KEPT || bytes > BYTES_KEPT) && i < count - 1 && !job_is_running(id_of(entries[i])))
+            unlink(path);
     }
     free_entries(entries, MAX(count, 0));
 }
@@ -333,8 +342,12 @@ void events_job_withdrawn(const struct job *job)
 
 void events_job_ended(const struct job *job, bool source_sane)
 {
-    if (job->event_path)
+    g_autofree char *dir = job->event_path ? g_path_get_dirname(job->event_path) : NULL;
+
+    if (dir) {
+        drop_oldest(dir);
         want_refresh(POOL_NAME, NULL, 0);
+    }
     /* A create-from job holds its pool until it has returned. */
     if (source_sane && job->refresh_source_pool && job->pool)
         want_refresh(job->pool, job->pool_path, G_USEC_PER_SEC / 5);

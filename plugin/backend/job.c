@@ -231,6 +231,19 @@ bool job_stands_against(const struct volume *vol, bool only_reads)
 
 /* ---- while it runs ---- */
 
+bool job_is_running(unsigned long id)
+{
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+
+    for (GList *l = jobs; l; l = l->next) {
+        const struct job *job = l->data;
+
+        if (job->id == id)
+            return !job->done;
+    }
+    return false;
+}
+
 void job_progress(struct job *job, const char *phase, int percent)
 {
     g_mutex_lock(&lock);

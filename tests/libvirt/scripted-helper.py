@@ -120,6 +120,11 @@ def flood(h):
     return h.report('clean', 0, **{'padding': 'x' * 3000000})
 
 
+def big(h):
+    h.start()
+    return h.report('clean', 0, padding='x' * 10_000_000)
+
+
 def endless(h):
     """One line without an end; stops when told."""
     h.start()
@@ -128,7 +133,7 @@ def endless(h):
     return 1
 
 
-SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, mute, flood, endless)}
+SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, mute, flood, big, endless)}
 
 
 def main():

@@ -72,7 +72,7 @@ def test_bad_requests(t):
                    '<memory>lots</memory>', '<timeout>-1</timeout>', '<timeout>1e3</timeout>',
                    "<memory unit='pound'>1</memory>", "<memory unit='MiB' x='1'>1</memory>",
                    '<memory>99999999999999999999</memory>', '<timeout>86401</timeout>',
-                   '<max-messages>1.5</max-messages>', '<undo>../x</undo>', '<undo>/etc/passwd</undo>',
+                   '<max-messages>1.5</max-messages>', '<max-messages>1001</max-messages>', '<undo>../x</undo>', '<undo>/etc/passwd</undo>',
                    '<undo>..</undo>', '<undo>.hidden</undo>', '<undo></undo>', '<helper>/bin/sh</helper>',
                    '<format>qcow2</format><format>qcow2</format>', "<timeout unit='s'>1</timeout>",
                    '<undo><b/>x</undo>', f'<undo>{"x" * 300}</undo>'):
@@ -115,6 +115,14 @@ def test_configuration_is_the_most_that_a_caller_gets(t):
         argv = repair(conn, 'disk.qcow2', 'check',
                       token_of(conn, "<vol-repair request='options'><timeout>86400</timeout></vol-repair>"))['argv']
         assert '--timeout=86400' in argv, argv
+
+
+def test_longest_report_is_one_the_program_makes(t):
+    """The door's limit is not above the program's own."""
+    with t.lab(settings={'accel': 'process'}) as lab, connection(lab) as conn:
+        disk(lab)
+        token = token_of(conn, "<vol-repair request='options'><max-messages>1000</max-messages></vol-repair>")
+        assert repair(conn, 'disk.qcow2', 'check', token)['verdict'] == 'clean'
 
 
 def test_journals_of_other_volumes_have_no_name(t):

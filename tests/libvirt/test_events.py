@@ -181,3 +181,21 @@ def test_other_users_do_not_see_it(t):
         else:
             raise AssertionError('a read-only connection read a report')
         reader.close()
+
+
+def test_reports_are_bounded_in_bytes(t):
+    """/run is memory. The oldest reports go; the file of a job that runs stays, however old it is."""
+    with t.lab('slow') as lab, connection(lab) as conn:
+        disk(lab)
+        disk(lab, 'other.qcow2')
+        running = StreamJob(conn, volume(conn, 'other.qcow2'), 'check')
+        assert running.until('progress')
+        lab.configure(helper=str(t.script('big')))
+        for _ in range(9):
+            create_from(conn, 'disk.qcow2', 'check').delete(0)
+
+        def ids():
+            return sorted(int(f.name.split('-')[1]) for f in lab.reports_dir.glob('job-*.json'))
+        assert wait_until(lambda: ids() == [1, 5, 6, 7, 8, 9, 10], 10), ids()
+        assert fetch(conn, 1)['event'] == 'start'
+        running.abort()
