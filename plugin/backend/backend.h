@@ -235,6 +235,7 @@ struct job {
     bool spawned, done;
     bool abort_asked, abort_sent;
     bool retired; /* nobody but the table holds it */
+    gint64 ended; /* seconds since the epoch */
     int percent, exit_code;
     char phase[16], verdict[32];
 };
@@ -262,10 +263,20 @@ int job_reap(struct job *job);
 struct relay_result;
 void job_finish(struct job *job, const struct relay_result *result);
 
-/* <vol-repair-jobs> for a caller. */
-char *job_list_xml(const char *caller);
+/* Calls visit for each job, the newest first, with the table locked. */
+void job_each(void (*visit)(const struct job *job, void *opaque), void *opaque);
+/* Enters a job of an earlier daemon, newer than all that are there; the table has it from now on. */
+void job_restore(struct job *job);
+/* A job that is not in the table. */
+void job_free(struct job *job);
+
 /* False: no such job (of this caller's). *sent: it was still running. */
 bool job_abort_by_id(unsigned id, const char *caller, bool *sent);
+
+/* ---- joblist.c ---- */
+
+/* <vol-repair-jobs> for a caller. */
+char *job_list_xml(const char *caller);
 
 /* ---- spawn.c: starting the helper ---- */
 
@@ -309,6 +320,8 @@ struct relay {
 /* Runs until the helper has ended; closes helper.out and helper.err. What the client has not taken yet is
  * left in *rest, for relay_drain(). */
 void relay_run(struct relay *relay, struct relay_result *result, GString *rest);
+/* Takes what matters from a report. */
+void relay_take_report(struct relay_result *result, const char *line, size_t len);
 /* Gives the client the rest, until it has all of it or is gone; closes client_fd. */
 void relay_drain(struct relay *relay, GString *rest);
 
@@ -324,6 +337,13 @@ const char *json_find_object(const char *line, size_t len, const char *key);
 void json_append_string(GString *to, const char *text);
 /* The report of a job whose helper died without one; pretty-printed. Caller frees. */
 char *json_crash_report(const struct job *job, const char *error, bool image_changed);
+
+/* ---- history.c: the jobs of earlier daemons ---- */
+
+/* Writes the table to its file. Best effort; not with the table locked. */
+void history_save(void);
+/* Once, before the first job. */
+void history_load(void);
 
 /* ---- syslog.c: the system's log ---- */
 

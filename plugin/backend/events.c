@@ -235,8 +235,9 @@ static bool try_refresh(const struct refresh *r)
     virStoragePoolPtr pool = NULL;
     bool done = true;
 
+    /* A daemon that has just started does not serve itself yet. */
     if (!conn)
-        return true;
+        return false;
     if (!r->dir)
         pool = open_reports_pool(conn);
     else if (is_safe_to_refresh(r->dir))

@@ -33,7 +33,7 @@ void job_options_free(struct job_options *opts)
     g_free(opts);
 }
 
-static void job_free(struct job *job)
+void job_free(struct job *job)
 {
     g_free(job->pool);
     g_free(job->pool_path);
@@ -203,6 +203,7 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
         abort_locked(job);
     g_mutex_unlock(&lock);
     syslog_job_started(job, helper->pid);
+    history_save();
     events_job_started(job);
     return job;
 }
@@ -246,11 +247,16 @@ bool job_is_running(unsigned long id)
 
 void job_progress(struct job *job, const char *phase, int percent)
 {
+    bool other;
+
     g_mutex_lock(&lock);
-    if (phase[0])
+    other = phase[0] && strcmp(phase, job->phase) != 0;
+    if (other)
         g_strlcpy(job->phase, phase, sizeof(job->phase));
     job->percent = CLAMP(percent, job->percent, 100);
     g_mutex_unlock(&lock);
+    if (other)
+        history_save();
 }
 
 void job_abort(struct job *job)
@@ -307,11 +313,14 @@ void job_finish(struct job *job, const struct relay_result *result)
     if (!result->reported)
         report_death(job, result);
     g_mutex_lock(&lock);
-    job->done = true;
+    job->done = job->spawned = true;
+    job->percent = 100;
+    job->ended = g_get_real_time() / G_USEC_PER_SEC;
     job->exit_code = WIFEXITED(result->status) ? WEXITSTATUS(result->status) : 1;
     g_strlcpy(job->verdict, result->verdict, sizeof(job->verdict));
     g_mutex_unlock(&lock);
 
+    history_save();
     syslog_job_ended(job, result);
     events_job_ended(job, sane && (job->mode == MODE_LEAKS || job->mode == MODE_ALL));
 
@@ -321,47 +330,27 @@ void job_finish(struct job *job, const struct relay_result *result)
     g_mutex_unlock(&lock);
 }
 
-/* ---- for the control door ---- */
+/* ---- over a restart of the daemon ---- */
 
-static void append_attribute(GString *xml, const char *name, const char *value)
+void job_restore(struct job *job)
 {
-    g_autofree char *valid = value ? g_utf8_make_valid(value, -1) : NULL;
-    g_autofree char *escaped = valid ? g_markup_escape_text(valid, -1) : NULL;
-
-    if (escaped)
-        g_string_append_printf(xml, " %s='%s'", name, escaped);
-}
-
-static void append_job(GString *xml, const struct job *job)
-{
-    g_string_append_printf(xml, "  <job id='%u' mode='%s'", job->id, job_mode_name[job->mode]);
-    append_attribute(xml, "pool", job->pool);
-    append_attribute(xml, "volume", job->volume);
-    g_string_append_printf(xml, " state='%s' percent='%d'", job->done ? "done" : "running", job->percent);
-    if (job->done) {
-        append_attribute(xml, "verdict", job->verdict);
-        g_string_append_printf(xml, " exit-code='%d'", job->exit_code);
-    } else {
-        append_attribute(xml, "phase", job->phase);
-    }
-    g_string_append_printf(xml, " started='%" G_GINT64_FORMAT "'/>\n", job->started);
-}
-
-char *job_list_xml(const char *caller)
-{
-    GString *xml = g_string_new("<vol-repair-jobs>\n");
-
     g_mutex_lock(&lock);
-    for (GList *l = jobs; l; l = l->next) {
-        const struct job *job = l->data;
-
-        if (identity_may_see(caller, job->owner))
-            append_job(xml, job);
-    }
+    job->retired = job->spawned = job->done;
+    jobs = g_list_prepend(jobs, job);
+    last_id = MAX(last_id, MAX(job->id, events_last_id()));
+    drop_oldest_locked();
     g_mutex_unlock(&lock);
-    g_string_append(xml, "</vol-repair-jobs>\n");
-    return g_string_free(xml, FALSE);
 }
+
+void job_each(void (*visit)(const struct job *job, void *opaque), void *opaque)
+{
+    g_mutex_lock(&lock);
+    for (GList *l = jobs; l; l = l->next)
+        visit(l->data, opaque);
+    g_mutex_unlock(&lock);
+}
+
+/* ---- for the control door ---- */
 
 bool job_abort_by_id(unsigned id, const char *caller, bool *sent)
 {

@@ -30,9 +30,8 @@ struct state {
     bool started;
 };
 
-static void take_report(struct state *s, const char *line, size_t len)
+void relay_take_report(struct relay_result *r, const char *line, size_t len)
 {
-    struct relay_result *r = s->result;
     const char *undo;
     char accel[16] = "";
     bool changed = true;
@@ -71,7 +70,7 @@ static void take_line(struct state *s, const char *line, size_t len)
     } else if (g_str_equal(event, "start")) {
         s->started = true;
     } else if (g_str_equal(event, "report")) {
-        take_report(s, line, len);
+        relay_take_report(s->result, line, len);
     }
     if (relay->client_fd >= 0 && !s->client_gone)
         g_string_append_len(s->rest, line, len);

@@ -350,6 +350,8 @@ int __attribute__((visibility("default"))) vol_repair_backend_init(void *stock)
     g_autofree char *error = NULL;
     g_autoptr(Config) cfg = config_load(&error);
 
+    if (ret == 0)
+        history_load();
     if (ret < 0)
         syslog_loaded(vr_log_last());
     else

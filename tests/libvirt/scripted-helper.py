@@ -107,6 +107,14 @@ def die_in_commit(h):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def finishing(h):
+    """In its commit, which it ends whatever becomes of its reader."""
+    h.start()
+    h.progress(60, 'commit')
+    time.sleep(8)
+    return h.report('repaired', 0, **{'image-changed': True})
+
+
 def mute(h):
     print('vol-repair: no such thing today', file=sys.stderr)
     return 1
@@ -133,7 +141,7 @@ def endless(h):
     return 1
 
 
-SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, mute, flood, big, endless)}
+SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, finishing, mute, flood, big, endless)}
 
 
 def main():

@@ -252,7 +252,8 @@ def test_daemon_killed_during_a_job(t):
         lab.restart(signal.SIGKILL)
         assert helper_is_gone(job)
         with connection(lab) as again:
-            assert jobs(again) == []
+            ended = wait_for_state(again, 'done')
+            assert (ended['id'], ended['verdict'], ended['percent']) == ('1', 'failed', '100'), ended
             assert repair_after(lab, again, t)
             assert wait_for_state(again, 'done')['id'] == '2', 'report files keep their numbers'
 

@@ -160,6 +160,8 @@ TABLE = [
            'return g_build_filename(dir, name, NULL);', LIBVIRT, 'journals_of_other_volumes'),
     mutant('the log gets printable names', BACKEND + 'syslog.c', 'valid && g_unichar_isprint(c) &&', 'valid || g_unichar_isprint(c) ||', LIBVIRT,
            'syslog.hostile_names'),
+    mutant('a list of jobs by others is not read', BACKEND + 'history.c', 'st.st_uid == geteuid() && !(st.st_mode & 022) &&', '', LIBVIRT,
+           'history.damaged_index'),
     mutant('rights are asked for in this daemon', BACKEND + 'access.c', '"libvirtd") ? 2 : 1', '"libvirtd") ? 2 : 2', LIBVIRT,
            'drivers_that_rules_speak_of'),
     mutant('an abort of a job that starts is kept', BACKEND + 'job.c', '    if (job->abort_asked)\n        abort_locked(job);\n', '',
