@@ -111,8 +111,9 @@ struct config {
     char *helper;
     char *accel;
     char *memory;
-    char *user;       /* USER[:GROUP], or NULL */
-    unsigned timeout; /* seconds */
+    char *user;        /* USER[:GROUP], or NULL */
+    char *reports_dir; /* NULL: the default */
+    unsigned timeout;  /* seconds */
 };
 void config_free(struct config *cfg);
 typedef struct config Config; /* for g_autoptr */
@@ -128,7 +129,7 @@ bool config_allows(const struct config *cfg, const struct job_options *opts);
 
 /* <localstatedir>/lib/vol-repair/undo, or a session's own. Caller frees. */
 char *config_undo_dir(void);
-/* <runstatedir>/vol-repair/reports, or a session's own. Caller frees. */
+/* As configured, or <runstatedir>/vol-repair/reports, or a session's own. Caller frees. */
 char *config_reports_dir(void);
 
 /* ---- volume.c: what libvirt knows of a pool and a volume ---- */

@@ -19,6 +19,7 @@ void config_free(struct config *cfg)
     g_free(cfg->accel);
     g_free(cfg->memory);
     g_free(cfg->user);
+    g_free(cfg->reports_dir);
     g_free(cfg);
 }
 
@@ -112,6 +113,9 @@ static bool set_key(struct config *cfg, const char *key, const char *value)
     } else if (g_str_equal(key, "user")) {
         ok = value[0] != '\0';
         set_text(&cfg->user, value);
+    } else if (g_str_equal(key, "reports_dir")) {
+        ok = value[0] == '/' && value[1] && !g_str_has_suffix(value, "/");
+        set_text(&cfg->reports_dir, value);
     }
     return ok;
 }
@@ -190,6 +194,12 @@ char *config_undo_dir(void)
 
 char *config_reports_dir(void)
 {
+    g_autofree char *error = NULL;
+    g_autoptr(Config) cfg = config_load(&error);
+
+    /* Jobs say what is wrong with a configuration; where reports lie has to be known all the same. */
+    if (cfg && cfg->reports_dir)
+        return g_steal_pointer(&cfg->reports_dir);
     if (geteuid() == 0)
         return g_strdup(VR_RUN_DIR "/reports");
     return g_build_filename(g_get_user_runtime_dir(), "vol-repair", "reports", NULL);

@@ -8,7 +8,8 @@ import sys
 
 import libvirt
 
-from common import Listener, Skip, StreamJob, check_schema, connection, control, create_from, jobs, repair, volume, wait_for_state
+from common import (Listener, Skip, StreamJob, check_schema, connection, control, create_from, expect_error, jobs, repair, volume,
+                    wait_for_state)
 from lab import wait_until
 
 NOBODY = 65534
@@ -168,3 +169,28 @@ def test_damaged_index(t):
             repair(again, 'disk.qcow2', 'check')
             assert wait_for_state(again, 'done')['id'] == '2', 'report files keep their numbers'
         assert not index(lab).is_symlink()
+
+
+def test_reports_where_the_administrator_wants_them(t):
+    """Reports, list and events are there, and nothing in the default place. Others' directories are not used."""
+    with t.lab('clean', settings={'reports_dir': str(t.tmp / 'kept' / 'reports')}) as lab, connection(lab) as conn:
+        disk(lab)
+        listener = Listener(lab)
+        repair(conn, 'disk.qcow2', 'check')
+        listener.wait_for('vol-repair', 2)
+        assert sorted(os.listdir(t.tmp / 'kept')) == ['reports', 'reports.jobs'], os.listdir(t.tmp / 'kept')
+        assert os.listdir(t.tmp / 'kept' / 'reports') == ['job-1-disk.qcow2.json'], os.listdir(t.tmp / 'kept' / 'reports')
+        assert conn.storagePoolLookupByName('vol-repair').listVolumes() == ['job-1-disk.qcow2.json']
+        assert not lab.reports_dir.exists()
+        listener.close()
+        lab.restart()
+        with connection(lab) as again:
+            assert [j['verdict'] for j in jobs(again)] == ['clean']
+            (t.tmp / 'open').mkdir(mode=0o777)
+            (t.tmp / 'open').chmod(0o777)
+            lab.configure(helper=str(t.script('clean')), reports_dir=str(t.tmp / 'open'))
+            assert repair(again, 'disk.qcow2', 'check')['verdict'] == 'clean'
+            assert os.listdir(t.tmp / 'open') == []
+            for bad in ('reports', '/', '/var/lib/x/'):
+                lab.configure(helper=str(t.script('clean')), reports_dir=bad)
+                expect_error(libvirt.VIR_ERR_CONF_SYNTAX, repair, again, 'disk.qcow2', 'check')
