@@ -103,6 +103,11 @@ struct bar {
 void bar_progress(const struct vol_repair_progress *progress, void *bar);
 void bar_clear(struct bar *bar);
 
+/* ---- lost.c ---- */
+
+/* The report of a job of that number, 0 being none, which ended with this error. NULL: there is nothing more to be learned. */
+struct vol_repair_report *lost_report(virConnectPtr conn, const struct globals *g, unsigned job, const GError *error);
+
 /* ---- vol_repair.c ---- */
 
 /* Runs the command; returns its exit status. program: what the user typed before the volume's name. */

@@ -45,11 +45,13 @@ static void unwatch_signals(const struct sigaction *before)
         sigaction(end_signals[i], &before[i], NULL);
 }
 
-static struct vol_repair_report *run_job(virStorageVolPtr vol, const struct request *req, bool quiet, GError **error)
+static struct vol_repair_report *run_job(virStorageVolPtr vol, const struct request *req, const struct globals *g,
+                                         GError **error)
 {
     struct sigaction before[G_N_ELEMENTS(end_signals)];
-    struct bar bar = {.on = !req->no_progress && !quiet && isatty(STDERR_FILENO)};
-    struct vol_repair_run run = {.options = &req->options, .progress = bar_progress, .opaque = &bar};
+    struct bar bar = {.on = !req->no_progress && !g->quiet && isatty(STDERR_FILENO)};
+    unsigned job = 0;
+    struct vol_repair_run run = {.options = &req->options, .progress = bar_progress, .opaque = &bar, .job = &job};
     struct vol_repair_report *report;
 
     abort_flag = run.abort_flag = vol_repair_abort_new(error);
@@ -60,6 +62,8 @@ static struct vol_repair_report *run_job(virStorageVolPtr vol, const struct requ
     unwatch_signals(before);
     bar_clear(&bar);
     vol_repair_abort_free(abort_flag);
+    if (!report && (report = lost_report(virStorageVolGetConnect(vol), g, job, *error)))
+        g_clear_error(error);
     return report;
 }
 
@@ -75,11 +79,11 @@ static const char *verb(enum vol_repair_mode mode)
     }
 }
 
-/* Where the pool was not named, it belongs in the command that takes a repair back. */
-static char *pool_of(virStorageVolPtr vol)
+/* Where the pool was not named, it belongs in the command that takes a repair back. The connection may be broken. */
+static char *pool_of(virStorageVolPtr vol, const struct request *req)
 {
     virStoragePoolPtr pool = virStoragePoolLookupByVolume(vol);
-    char *name = pool ? g_strdup(virStoragePoolGetName(pool)) : NULL;
+    char *name = g_strdup(pool ? virStoragePoolGetName(pool) : req->pool);
 
     if (pool)
         virStoragePoolFree(pool);
@@ -101,7 +105,7 @@ static int show_outcome(virStorageVolPtr vol, const struct request *req, const s
                         const char *program)
 {
     const char *name = virStorageVolGetName(vol);
-    g_autofree char *pool = pool_of(vol);
+    g_autofree char *pool = pool_of(vol, req);
     struct shown shown = {.req = req, .again = program, .volume = name, .pool = pool};
 
     tell_accel(report, req);
@@ -133,7 +137,7 @@ int vol_repair_command(const struct request *req, const struct globals *g, const
         return 1;
     vol = connect_find_volume(conn, req);
     if (vol) {
-        report = run_job(vol, req, g->quiet, &error);
+        report = run_job(vol, req, g, &error);
         if (report) {
             status = show_outcome(vol, req, report, program);
         } else {

@@ -49,10 +49,30 @@ void relay_take_report(struct relay_result *r, const char *line, size_t len)
                      (g_str_equal(r->verdict, "refused") || g_str_equal(r->verdict, "failed"));
 }
 
+/* The helper does not know its number; a client that loses us looks for the job by it. */
+static void pass_start(struct state *s, const char *line, size_t len)
+{
+    const struct job *job = s->relay->job;
+    g_autofree char *report = job->event_path ? g_path_get_basename(job->event_path) : NULL;
+
+    if (len < 3 || line[len - 2] != '}' || s->started) {
+        g_string_append_len(s->rest, line, len);
+        return;
+    }
+    g_string_append_len(s->rest, line, len - 2);
+    g_string_append_printf(s->rest, ",\"job\":%u", job->id);
+    if (report) {
+        g_string_append(s->rest, ",\"report\":");
+        json_append_string(s->rest, report);
+    }
+    g_string_append(s->rest, "}\n");
+}
+
 /* line ends with its newline. */
 static void take_line(struct state *s, const char *line, size_t len)
 {
     struct relay *relay = s->relay;
+    bool listens = relay->client_fd >= 0 && !s->client_gone;
     char event[16] = "", phase[16] = "";
     int percent = 0;
 
@@ -68,11 +88,14 @@ static void take_line(struct state *s, const char *line, size_t len)
         if (s->rest->len > CLIENT_BACKLOG)
             return;
     } else if (g_str_equal(event, "start")) {
+        if (listens)
+            pass_start(s, line, len);
         s->started = true;
+        return;
     } else if (g_str_equal(event, "report")) {
         relay_take_report(s->result, line, len);
     }
-    if (relay->client_fd >= 0 && !s->client_gone)
+    if (listens)
         g_string_append_len(s->rest, line, len);
 }
 

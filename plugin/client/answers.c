@@ -135,6 +135,7 @@ static void job_free(void *opaque)
     g_free(job->volume);
     g_free(job->phase);
     g_free(job->verdict);
+    g_free(job->report);
     g_free(job);
 }
 
@@ -164,6 +165,7 @@ static bool take_job(xmlNode *node, struct vol_repair_job *job)
 
     job->pool = attribute(node, "pool");
     job->volume = attribute(node, "volume");
+    job->report = attribute(node, "report");
     if (!job->volume || !mode || !vol_repair_mode_from_name(mode, &job->mode) ||
         !get_number(node, "id", G_MAXUINT, &id) || !get_number(node, "percent", 100, &percent) ||
         !get_number(node, "started", G_MAXINT64, &started))

@@ -53,6 +53,9 @@ struct client_lines {
     void *opaque;
     GString *partial; /* the unfinished line */
     bool started;
+    bool writes; /* the last phase heard of is one in which the image is written to */
+    guint64 job; /* the daemon's number; 0 = not known */
+    char *report_name;
     unsigned percent;
     struct vol_repair_report *report; /* once it is there, all is said */
 };
@@ -62,6 +65,8 @@ void client_lines_init(struct client_lines *lines, enum vol_repair_mode mode, vo
 void client_lines_clear(struct client_lines *lines);
 /* Takes bytes as they come. FALSE: they break the contract; the job must not be listened to any more. */
 bool client_lines_push(struct client_lines *lines, const char *data, size_t len, GError **error);
+/* Where the connection breaks: what is known of the job, as the end of a sentence. */
+char *client_lines_fate(const struct client_lines *lines);
 /* At the end of the stream: the report, which is the caller's from now on. */
 struct vol_repair_report *client_lines_end(struct client_lines *lines, GError **error);
 

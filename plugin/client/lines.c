@@ -19,12 +19,14 @@ void client_lines_clear(struct client_lines *lines)
 {
     g_string_free(lines->partial, TRUE);
     vol_repair_report_free(lines->report);
+    g_free(lines->report_name);
     memset(lines, 0, sizeof(*lines));
 }
 
 static bool take_start(struct client_lines *lines, JsonObject *object, GError **error)
 {
-    const char *mode = NULL;
+    const char *mode = NULL, *report = NULL;
+    gint64 job = 0;
 
     if (lines->started) {
         client_error(error, PROTOCOL, "the daemon says twice that the job has started");
@@ -35,7 +37,13 @@ static bool take_start(struct client_lines *lines, JsonObject *object, GError **
                      vol_repair_mode_name(lines->mode));
         return false;
     }
+    if (!client_get_count(object, "job", &job) || job > G_MAXUINT || !client_get_string(object, "report", &report)) {
+        client_error(error, PROTOCOL, "the daemon sent a start line that makes no sense");
+        return false;
+    }
     lines->started = true;
+    lines->job = job;
+    lines->report_name = g_strdup(report);
     return true;
 }
 
@@ -51,6 +59,7 @@ static bool take_progress(struct client_lines *lines, JsonObject *object, GError
         return false;
     }
     lines->percent = progress.percent = percent;
+    lines->writes = lines->writes || g_str_equal(progress.phase, "commit") || g_str_equal(progress.phase, "undo");
     if (lines->progress)
         lines->progress(&progress, lines->opaque);
     return true;
@@ -125,6 +134,25 @@ bool client_lines_push(struct client_lines *lines, const char *data, size_t len,
         data = newline + 1;
     }
     return true;
+}
+
+char *client_lines_fate(const struct client_lines *lines)
+{
+    GString *text = g_string_new(NULL);
+
+    if (lines->mode == VOL_REPAIR_CHECK)
+        g_string_append(text, "a check writes nothing");
+    else if (lines->writes)
+        g_string_append(text, "the job had begun to write, and finishes that");
+    else
+        g_string_append(
+            text,
+            "when last heard of, the job had written nothing, and it ends without writing unless it has begun since");
+    if (lines->report_name)
+        g_string_append_printf(text, "; the volume '%s' of the pool 'vol-repair' tells", lines->report_name);
+    else if (lines->job)
+        g_string_append_printf(text, "; it was job %" G_GUINT64_FORMAT, lines->job);
+    return g_string_free(text, FALSE);
 }
 
 struct vol_repair_report *client_lines_end(struct client_lines *lines, GError **error)

@@ -149,7 +149,9 @@ static bool receive(virStreamPtr st, struct client_lines *lines, const struct ab
         if (n < 0 && lines->report)
             return true; /* nothing is missing */
         if (n < 0) {
-            client_libvirt_error(error, "the connection to the job is lost");
+            g_autofree char *fate = client_lines_fate(lines);
+
+            client_error(error, LOST, "the connection to the job is lost (%s): %s", virGetLastErrorMessage(), fate);
             return false;
         }
         if (!client_lines_push(lines, buffer, n, error)) {
@@ -187,6 +189,8 @@ static struct vol_repair_report *listen(virStreamPtr st, enum vol_repair_mode mo
         virStreamFinish(st);
         report = end_of_stream(&lines, run, error);
     }
+    if (run->job)
+        *run->job = lines.job;
     client_lines_clear(&lines);
     return report;
 }
@@ -292,6 +296,8 @@ struct vol_repair_report *vol_repair_run(virStorageVolPtr vol, enum vol_repair_m
 
     g_return_val_if_fail(vol && (unsigned)mode < VOL_REPAIR_MODE_COUNT, NULL);
     run = run ? run : &defaults;
+    if (run->job)
+        *run->job = 0;
     if (run->abort_flag && vol_repair_abort_is_raised(run->abort_flag)) {
         client_error(error, ABORTED, "aborted before the job was started");
         return NULL;

@@ -28,6 +28,8 @@ enum vol_repair_error {
     VOL_REPAIR_ERROR_PROTOCOL,     /* the daemon's answer breaks the contract */
     VOL_REPAIR_ERROR_NO_REPORT,    /* the job ended without a report: the repair program or the daemon died */
     VOL_REPAIR_ERROR_ABORTED,      /* aborted by the caller, and no report came back */
+    VOL_REPAIR_ERROR_LOST,         /* the connection broke, or the daemon ended: the job ends by itself, and reports */
+    VOL_REPAIR_ERROR_RUNNING,      /* the job has not ended yet */
 };
 
 /* ---- modes and verdicts ---- */
@@ -178,6 +180,7 @@ struct vol_repair_run {
     vol_repair_progress_fn progress;
     void *opaque; /* for progress */
     struct vol_repair_abort *abort_flag;
+    unsigned *job; /* where the job's number goes; 0: none was started, or an older daemon does not say */
 };
 
 /*
@@ -202,12 +205,19 @@ struct vol_repair_job {
     char *verdict;  /* NULL while it runs */
     int exit_code;  /* -1 while it runs */
     gint64 started; /* seconds since the epoch */
+    char *report;   /* name of its volume in the pool vol-repair; NULL where there is none */
 };
 
 /* The jobs that the caller may see, newest first: struct vol_repair_job *, freed with the array. */
 GPtrArray *vol_repair_list_jobs(virConnectPtr conn, GError **error);
 /* Asks a job to end at a safe point. *sent is FALSE where it had ended already. sent may be NULL. */
 gboolean vol_repair_abort_job(virConnectPtr conn, unsigned id, gboolean *sent, GError **error);
+
+/*
+ * The report of a job that the caller may see, from the files that the daemon's host keeps: for one that has lost its client.
+ * A daemon that starts again knows the jobs of the one before.
+ */
+struct vol_repair_report *vol_repair_get_report(virConnectPtr conn, unsigned id, GError **error);
 
 /* For g_autoptr(). */
 typedef struct vol_repair_capabilities VolRepairCapabilities;

@@ -112,7 +112,7 @@ def finishing(h):
     h.start()
     h.progress(60, 'commit')
     time.sleep(8)
-    return h.report('repaired', 0, **{'image-changed': True})
+    return h.report('repaired', 0, **{'image-changed': True, 'undo': {'journal': '/nowhere/disk.qcow2.undo', 'bytes': 1}})
 
 
 def mute(h):

@@ -38,6 +38,7 @@ def test_by_stock_virsh(t):
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert [line['event'] for line in lines] == ['start', 'progress', 'report']
+        assert (lines[0]['job'], lines[0]['report']) == (1, 'job-1-disk.qcow2.json'), lines[0]
         assert lines[0]['mode'] == 'all' and lines[-1]['report']['filename'] == str(path)
 
 

@@ -162,8 +162,51 @@ def test_daemon_dies(t):
         wait_for_state(conn, 'running')
         wait_until(lambda: int(jobs(conn)[0]['percent']) > 0, 10)
         lab.stop(signal.SIGKILL)
-        _, err = client.communicate(timeout=seconds(10))
-        assert client.returncode == 1 and 'error: the connection to the job is lost' in err, err
+        _, err = client.communicate(timeout=seconds(30))
+        assert client.returncode == 1, err
+        assert 'The connection to job 1 is lost; waiting for the storage daemon to come back.' in err, err
+        assert 'error: the connection to the job is lost (' in err and 'a check writes nothing' in err, err
+        assert "the volume 'job-1-disk.qcow2.json' of the pool 'vol-repair' tells" in err, err
+
+
+def cut_off(t, lab, mode, sig, restart=True):
+    """A client whose daemon goes away in the middle of the job; its status, output and error output."""
+    with connection(lab) as conn:
+        make_image(lab)
+        client = subprocess.Popen(lab.command([program(t), 'vol-repair', 'default', 'disk.qcow2', f'--mode={mode}']), env=lab.env,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for_state(conn, 'running')
+        wait_until(lambda: int(jobs(conn)[0]['percent']) > 0, 10)
+    lab.stop(sig)
+    if restart:
+        lab.start()
+    out, err = client.communicate(timeout=seconds(60))
+    return client.returncode, out, err
+
+
+def test_daemon_restarts_before_the_commit(t):
+    """Nothing was written, and the client says so, from the report of the job."""
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        with t.lab('slow') as lab:
+            status, out, err = cut_off(t, lab, 'all', sig)
+            assert status == 1 and 'waiting for the storage daemon' in err and 'error: aborted' in err, (status, err)
+            assert 'nothing was written' in out, out
+
+
+def test_daemon_restarts_during_the_commit(t):
+    """The program finishes what it writes, and the client waits for that: the outcome is what it would have been."""
+    with t.lab('finishing') as lab:
+        status, out, err = cut_off(t, lab, 'all', signal.SIGKILL)
+        assert undo_command(out) == ['virsh', 'vol-repair', 'default', 'disk.qcow2', '--mode=undo'], out
+        assert status == 0 and 'is repaired' in out and 'waiting for the storage daemon' in err, (status, out, err)
+
+
+def test_daemon_does_not_come_back(t):
+    for script, known in (('slow', 'had written nothing, and it ends without writing unless it has begun since'),
+                          ('finishing', 'had begun to write, and finishes that')):
+        with t.lab(script) as lab:
+            status, _, err = cut_off(t, lab, 'all', signal.SIGKILL, restart=False)
+            assert status == 1 and known in err, err
 
 
 def test_helper_missing(t):
@@ -184,15 +227,23 @@ def test_helper_dies(t):
     with t.lab('die') as lab:
         make_image(lab)
         done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all')
+        assert done.returncode == 1 and 'error: the repair program was killed by signal 9' in done.stderr, done
+
+
+def test_report_is_gone(t):
+    """Not even the daemon has one to show."""
+    with t.lab('die', settings={'reports_dir': '/proc/none'}) as lab:
+        make_image(lab)
+        done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all')
         assert done.returncode == 1 and 'the job ended without a report' in done.stderr, done
 
 
 def test_endless_line(t):
-    """The daemon cuts it off; what reaches the client is a stream without a report."""
+    """The daemon cuts it off; what reaches the client is a stream without a report, and then the daemon's own."""
     with t.lab('endless') as lab, connection(lab) as conn:
         make_image(lab)
         done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2', '--mode=all')
-        assert done.returncode == 1 and 'the job ended without a report' in done.stderr, done
+        assert done.returncode == 1 and 'the repair program ended with status 1 and no report' in done.stderr, done
         wait_for_state(conn, 'done')
 
 

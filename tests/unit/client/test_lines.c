@@ -61,6 +61,39 @@ static void job_in_pieces_of_any_size(void **state)
     }
 }
 
+/* What a start line with these members and this progress leaves to be said when the connection breaks. */
+static char *fate(enum vol_repair_mode mode, const char *text)
+{
+    struct client_lines lines;
+    char *said;
+
+    client_lines_init(&lines, mode, NULL, NULL);
+    assert_true(client_lines_push(&lines, text, strlen(text), NULL));
+    said = client_lines_fate(&lines);
+    client_lines_clear(&lines);
+    return said;
+}
+
+#define START_OF(more) "{\"event\":\"start\",\"mode\":\"all\"" more "}\n"
+#define IN_PHASE(phase) "{\"event\":\"progress\",\"phase\":\"" phase "\",\"percent\":60}\n"
+
+static void broken_connection_says_what_is_known(void **state)
+{
+    g_autofree char *nothing = fate(VOL_REPAIR_ALL, ""),
+                    *early = fate(VOL_REPAIR_ALL, START_OF(",\"job\":7") PROGRESS(3));
+    g_autofree char *verify = fate(VOL_REPAIR_ALL, START_OF("") IN_PHASE("verify"));
+    g_autofree char *commit =
+        fate(VOL_REPAIR_ALL, START_OF(",\"job\":7,\"report\":\"job-7-x.json\"") IN_PHASE("commit") IN_PHASE("final"));
+
+    (void)state;
+    assert_non_null(strstr(nothing, "had written nothing"));
+    assert_non_null(strstr(early, "had written nothing"));
+    assert_non_null(strstr(early, "; it was job 7"));
+    assert_non_null(strstr(verify, "had written nothing"));
+    assert_non_null(strstr(commit, "had begun to write"));
+    assert_non_null(strstr(commit, "'job-7-x.json'"));
+}
+
 static void unknown_events_are_passed_over(void **state)
 {
     static const char text[] = START "{\"event\":\"weather\",\"percent\":-7}\n" REPORT;
@@ -80,6 +113,9 @@ struct bad {
 static const struct bad bad[] = {
     {"", VOL_REPAIR_ERROR_NO_REPORT, "did not start"},
     {START, VOL_REPAIR_ERROR_NO_REPORT, "without a report"},
+    {START_OF(",\"job\":-1"), VOL_REPAIR_ERROR_PROTOCOL, "start line"},
+    {START_OF(",\"job\":4294967296"), VOL_REPAIR_ERROR_PROTOCOL, "start line"},
+    {START_OF(",\"report\":7"), VOL_REPAIR_ERROR_PROTOCOL, "start line"},
     {START PROGRESS(3), VOL_REPAIR_ERROR_NO_REPORT, "without a report"},
     {START "{\"event\":\"report\"", VOL_REPAIR_ERROR_PROTOCOL, "not complete"},
     {START START, VOL_REPAIR_ERROR_PROTOCOL, "twice"},
@@ -372,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(job_in_pieces_of_any_size),
+        cmocka_unit_test(broken_connection_says_what_is_known),
         cmocka_unit_test(unknown_events_are_passed_over),
         cmocka_unit_test(bad_streams_are_refused),
         cmocka_unit_test(nul_bytes_are_refused),
