@@ -190,6 +190,14 @@ int open_image(const struct volume *vol, bool to_write, struct stat *st);
 /* What two names of one file, or of one device, have in common. */
 void open_identity(const struct stat *st, dev_t *dev, ino_t *ino);
 
+/* ---- owner.c: files that root may not open ---- */
+
+/*
+ * open() without O_CREAT. Where root is denied a file it is tried as the file's owner; *owner: who that is, 0 = it was not
+ * tried. -1 and errno.
+ */
+int owner_open(const char *path, int flags, uid_t *owner);
+
 /* ---- job.c: the job table ---- */
 
 /* Examples of a problem that a request may ask for: the report is kept in memory more than once. */

@@ -190,7 +190,10 @@ static virStoragePoolPtr open_reports_pool(virConnectPtr conn)
     return pool;
 }
 
-/* libvirt stops a pool in which it meets the stub of a qcow2 v3 header; that must not be our doing. */
+/*
+ * libvirt stops a pool in which it meets the stub of a qcow2 v3 header, and loses sight of a file that it may not open (but may
+ * have made, with root_squash); neither must be our doing.
+ */
 static bool is_poison(const char *path)
 {
     static const unsigned char magic[] = {'Q', 'F', 'I', 0xFB, 0, 0, 0};
@@ -200,7 +203,7 @@ static bool is_poison(const char *path)
     bool poison = false;
 
     if (fd < 0)
-        return false;
+        return errno == EACCES;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
         ssize_t n = pread(fd, head, sizeof(head), 0);
 

@@ -97,13 +97,17 @@ int open_image(const struct volume *vol, bool to_write, struct stat *st)
     int flags = (to_write ? O_RDWR | O_EXCL : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
     bool links = tables_holds_devices(vol->pool_type) && lies_in(vol->path, vol->pool_path);
     g_autofree char *path = links ? follow(vol) : g_strdup(vol->path);
-    int fd = path ? open(path, flags) : -1;
+    g_autofree char *tried = NULL;
+    uid_t owner = 0;
+    int fd = path ? owner_open(path, flags, &owner) : -1;
 
     if (!path)
         return -1;
     if (fd < 0) {
-        vr_error(VIR_ERR_OPERATION_FAILED, "the image '%s' cannot be opened: %s", vol->path,
-                 errno == ELOOP ? "it is a symbolic link" : g_strerror(errno));
+        const char *why = errno == ELOOP ? "it is a symbolic link" : g_strerror(errno);
+
+        tried = owner ? g_strdup_printf(" (nor as its owner, uid %lu)", (unsigned long)owner) : g_strdup("");
+        vr_error(VIR_ERR_OPERATION_FAILED, "the image '%s' cannot be opened: %s%s", vol->path, why, tried);
         return -1;
     }
     if (!is_image(vol, fd, st) || (S_ISBLK(st->st_mode) && !device_is_free(vol, to_write, st->st_rdev))) {
