@@ -6,7 +6,7 @@ n01 and n02 are in reboot.py, n04, n05, n06 and n12 in install.py. Each failed o
 import json
 import re
 
-from lab import (IMAGES, JOURNALS, PAYLOAD, checksum, clears_and_undoes, domain, ended, forget_domain, make, matches, never_says, repair,
+from lab import (IMAGES, JOURNALS, PAYLOAD, checksum, clears_and_undoes, create_from, domain, ended, forget_domain, make, matches, never_says, repair,
                  same, says)
 
 LV = '/dev/vg1/lv3'
@@ -28,12 +28,11 @@ def n03_partition_through_libvirt(host):
 
 
 def n03_logical_volume_into_a_report(host):
-    """create-from: the volume in its pool, the report in a directory pool, the format from the request."""
+    """create-from: the volume in its pool, the report in a directory pool, the format in its name."""
     volume_on(host, LV)
     for mode, verdict in (('check', 'corruptions-remain'), ('all', 'repaired'), ('undo', 'undone')):
-        name = f'lv3.repair-{mode}.json'
-        host.do(f"printf \"{host.create_from}\" {name} >/tmp/{name}.xml; "
-                f'virsh vol-create-from default /tmp/{name}.xml lv3 --inputpool vg1')
+        name = f'lv3.repair-{mode}.qcow2.json'
+        create_from(host, name, 'lv3 --inputpool vg1')
         same(f'the verdict of {mode}', json.loads(host.do(f'cat {IMAGES}/{name}'))['verdict'], verdict)
 
 
@@ -66,12 +65,14 @@ def n08_each_job_is_in_the_journal(host):
     host.do('date "+%F %T" >/tmp/since; sleep 1')
     ended(repair(host, 'default n8.qcow2', 'all', user='alice'), 0)
     ended(repair(host, 'default n8.qcow2', 'undo'), 0)
-    lines = host.do('journalctl --no-pager -q --since "$(cat /tmp/since)"')
-    mine = [line for line in lines.splitlines() if 'n8.qcow2' in line and 'vol-repair' in line]
-    assert any('repaired' in line for line in mine) and any('undone' in line for line in mine), f'only this: {mine}'
-    assert any('alice' in line or '1000' in line for line in mine), f'nobody is named: {mine}'
     host.do(f'systemctl restart {host.daemon}; virsh -q list >/dev/null')
-    matches(host.do('journalctl --no-pager -q --since "$(cat /tmp/since)"'), r'vol-repair.*(loaded|in use|ready)')
+    lines = host.do('journalctl --no-pager -q -o json -t vol-repair --since "$(cat /tmp/since)"')
+    entries = [json.loads(line) for line in lines.splitlines()]
+    ended_jobs = [(entry['VOL_REPAIR_VERDICT'], entry['VOL_REPAIR_OWNER'], entry['VOL_REPAIR_VOLUME']) for entry in entries
+                  if 'VOL_REPAIR_VERDICT' in entry]
+    alice = host.do('id -u alice').strip()
+    same('who did what', ended_jobs, [('repaired', f'uid:{alice}', 'n8.qcow2'), ('undone', 'uid:0', 'n8.qcow2')])
+    assert any(entry.get('VOL_REPAIR_STATE') == 'on' for entry in entries), 'no entry tells that the extension is loaded'
 
 
 def n08_jobs_that_ended_stand_at_100_percent(host):

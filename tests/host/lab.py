@@ -124,3 +124,9 @@ def clears_and_undoes(host, volume, path, mode='all', more=''):
     ended(said, 0)
     same('the image after an undo', checksum(host, path), before)
     ended(repair(host, volume, mode, more), 0)
+
+
+def create_from(host, report, source):
+    """A repair whose report becomes the volume `report` of the pool "default"."""
+    host.do(f"printf \"<volume><name>{report}</name><capacity>0</capacity><target><format type='raw'/></target></volume>\" >/tmp/new.xml; "
+            f'virsh vol-create-from default /tmp/new.xml {source}')

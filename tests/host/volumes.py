@@ -3,7 +3,7 @@
 import json
 import time
 
-from lab import (IMAGES, JOURNALS, PAYLOAD, Skip, checksum, clears_and_undoes, domain, ended, forget_domain, make, matches, never_says,
+from lab import (IMAGES, JOURNALS, PAYLOAD, Skip, checksum, clears_and_undoes, create_from, domain, ended, forget_domain, make, matches, never_says,
                  pools_are_well, repair, report_of, restart_daemon, same, says)
 
 
@@ -103,8 +103,7 @@ def nfs_pool(host):
 
 def create_from_door(host):
     make(host, f'{IMAGES}/g.qcow2', 'zero')
-    host.do("printf \"<volume><name>g.qcow2.repair-all.json</name><capacity>0</capacity><target><format type='raw'/></target></volume>\" "
-            '>/tmp/g.xml; virsh vol-create-from default /tmp/g.xml g.qcow2 --inputpool default')
+    create_from(host, 'g.qcow2.repair-all.json', 'g.qcow2 --inputpool default')
     report = json.loads(host.do(f'cat {IMAGES}/g.qcow2.repair-all.json'))
     same('the verdict', report['verdict'], 'repaired')
     host.do(f'qemu-img check -q -f qcow2 {IMAGES}/g.qcow2')
