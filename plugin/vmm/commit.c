@@ -142,6 +142,8 @@ enum vr_status commit_run(struct child *c)
     if (err)
         child_fail(c, VMM_FAIL_READ, err, "the image changed its size during the run");
     err = journal_write(journal, c->cfg, &c->overlay, &bytes);
+    if (err && c->cfg->journal_max && bytes > c->cfg->journal_max)
+        child_fail(c, VMM_FAIL_JOURNAL, 0, "it would take more than undo-max-bytes leaves for it beside those that must stay");
     if (err)
         child_fail(c, VMM_FAIL_JOURNAL, err, "");
     child_check_stop(c);

@@ -80,6 +80,7 @@ static bool open_resources(struct result *res, struct vmm_config *cfg, const str
         return false;
     if (uf) {
         cfg->journal_fd = uf->fd;
+        cfg->journal_max = uf->room;
         cfg->overlay_fd = overlay_open(uf->path);
         if (cfg->overlay_fd < 0)
             return failed(error, "open a file for the planned changes");

@@ -38,6 +38,14 @@ enum front_mode {
 
 enum progress_wish { PROGRESS_AUTO, PROGRESS_ALWAYS };
 
+/* What the directory of undo journals may hold. Journals of what was interrupted are never removed for it. */
+struct undo_limits {
+    uint64_t count; /* journals of one image, 1 at least */
+    uint64_t total; /* journals in all */
+    uint64_t bytes; /* in all */
+    uint64_t days;  /* since the last change of a journal; 0 = for ever */
+};
+
 struct options {
     enum front_mode mode;
     bool own_mode;      /* --mode was given, not -r: say more than qemu-img does */
@@ -67,6 +75,7 @@ struct options {
     char *path;         /* what to open */
     char *name;
     char *undo;
+    struct undo_limits undo_limits;
     char *report;
 };
 
@@ -158,6 +167,7 @@ const char *accel_name(const struct result *res);
 struct undofile {
     char *path; /* the journal */
     int fd;     /* locked */
+    uint64_t room; /* bytes it may have; 0 = any number */
 };
 
 /*
@@ -177,6 +187,8 @@ void undofile_keep(struct undofile *uf);
 /* Nothing was committed: removes the journal and puts the older one back. Closes. */
 void undofile_discard(struct undofile *uf);
 void undofile_close(struct undofile *uf);
+/* Removes a journal that nobody uses, unless it is one of something that was interrupted. */
+bool undofile_evict(const char *path);
 /* Removes a journal of which nothing is needed any more, if fd is still the one of that name, and puts the older one back. */
 void undofile_remove(const char *path, int fd);
 /* An unlinked file for the guest's writes, beside the journal; -1 and errno on failure. */
@@ -196,14 +208,24 @@ enum kin { KIN_NONE, KIN_PATH, KIN_IDENTITY };
 char *undodir_path(void);
 /* Whether nobody but us, or root, can write to it. */
 bool undodir_is_safe(const struct stat *st);
-/* The journals of a directory, newest first; none where the directory is not safe. Nothing is locked. */
-GPtrArray *undodir_list(const char *dir);
+/* The journals of a directory whose names begin so, newest first; none where it is not safe. Nothing is locked. */
+GPtrArray *undodir_list(const char *dir, const char *begin);
 /* identity and name as a journal's header has them. */
 enum kin undodir_kin(const char *identity, const char *image_name, const struct image *img);
 /* Path of the newest journal of this image in the default directory; where there is none, the path it would have. */
 char *undodir_find(const struct image *img, GError **error);
 /* Whether it is worth comparing with this image: a commit or an undo of an image of its size may have been cut. */
 bool undodir_may_be_cut(const struct journal *j, const struct image *img);
+
+/* ---- undolimits.c: a bound for the journals ------------------------------------------------------------ */
+
+/*
+ * Before a repair whose journal goes to path: *room is how many bytes it may have, beside those journals that must stay; 0 = any
+ * number. False where there is no room at all.
+ */
+bool undolimits_room(const struct options *opt, const struct image *img, const char *path, uint64_t *room, GError **error);
+/* After it: removes what is too old or too much. */
+void undolimits_apply(const struct options *opt, const struct image *img, const char *path);
 
 /* ---- result.c: what a run came to ------------------------------------------------------------------ */
 

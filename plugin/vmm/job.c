@@ -73,7 +73,7 @@ static void mend_cut(struct result *res, const struct image *img, const struct u
                 g_get_prgname(), uf->path, g_strerror(err));
 }
 
-static void settle_journal(struct result *res, struct undofile *uf)
+static void settle_journal(struct result *res, const struct image *img, struct undofile *uf)
 {
     if (result_repair_changed(res)) {
         res->undo_path = g_strdup(uf->path);
@@ -84,6 +84,7 @@ static void settle_journal(struct result *res, struct undofile *uf)
                     "has changed since\n",
                     g_get_prgname(), uf->path, g_strerror(res->commit.error));
         undofile_keep(uf);
+        undolimits_apply(res->opt, img, res->undo_path);
     } else {
         undofile_discard(uf);
     }
@@ -95,10 +96,12 @@ static bool run_repair(struct result *res, const struct image *img, struct progr
     g_autofree char *journal = named ? g_strdup(named) : undofile_default_path(img, true, error);
     g_autoptr(GError) local = NULL;
     struct undofile uf;
+    uint64_t room = 0;
     bool ok;
 
-    if (!journal || !undofile_create(&uf, journal, img, error))
+    if (!journal || !undolimits_room(res->opt, img, journal, &room, error) || !undofile_create(&uf, journal, img, error))
         return false;
+    uf.room = room;
     ok = front_run(res, img, &uf, pr, &local);
     if (!is_settled(res, ok))
         mend_cut(res, img, &uf);
@@ -107,7 +110,7 @@ static bool run_repair(struct result *res, const struct image *img, struct progr
         result_conclude(res);
     else
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "%s%s", local->message, result_image_state(res));
-    settle_journal(res, &uf);
+    settle_journal(res, img, &uf);
     return ok;
 }
 

@@ -28,10 +28,12 @@ struct writer {
 
 static int put(struct writer *w, const void *bytes, size_t len)
 {
-    int err = pwrite_all(w->fd, bytes, len, w->at);
+    uint64_t at = w->at;
 
     w->at += len;
-    return err;
+    if (w->cfg->journal_max && w->at > w->cfg->journal_max)
+        return -EDQUOT;
+    return pwrite_all(w->fd, bytes, len, at);
 }
 
 static int flush_record(struct writer *w)

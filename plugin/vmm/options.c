@@ -18,6 +18,10 @@ enum {
     OPT_OBJECT,
     OPT_MODE,
     OPT_UNDO,
+    OPT_UNDO_MAX_COUNT,
+    OPT_UNDO_MAX_TOTAL,
+    OPT_UNDO_MAX_BYTES,
+    OPT_UNDO_MAX_AGE,
     OPT_ACCEL,
     OPT_MEMORY,
     OPT_TIMEOUT,
@@ -50,6 +54,10 @@ static const struct option long_options[] = {
     {"object", required_argument, NULL, OPT_OBJECT},
     {"mode", required_argument, NULL, OPT_MODE},
     {"undo", required_argument, NULL, OPT_UNDO},
+    {"undo-max-count", required_argument, NULL, OPT_UNDO_MAX_COUNT},
+    {"undo-max-total", required_argument, NULL, OPT_UNDO_MAX_TOTAL},
+    {"undo-max-bytes", required_argument, NULL, OPT_UNDO_MAX_BYTES},
+    {"undo-max-age", required_argument, NULL, OPT_UNDO_MAX_AGE},
     {"accel", required_argument, NULL, OPT_ACCEL},
     {"memory", required_argument, NULL, OPT_MEMORY},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
@@ -88,6 +96,10 @@ void options_print_help(void)
            "      --mode MODE        check, leaks, all, or undo the last repair; says more than -r\n"
            "      --force-leaks      free what looks leaked even where part of the map cannot be read\n"
            "      --undo FILE        undo journal: where a repair keeps it, which one undo rolls back\n"
+           "      --undo-max-count N     undo journals kept of an image (8)\n"
+           "      --undo-max-total N     and in all (1000)\n"
+           "      --undo-max-bytes SIZE  and their bytes (4G)\n"
+           "      --undo-max-age DAYS    and their age (90; 0 = for ever)\n"
            "      --accel ACCEL      kvm, process (no KVM: a sandboxed process), auto (kvm where it can be had)\n"
            "      --memory SIZE      memory of guest and VMM together (256M)\n"
            "      --timeout SECONDS  stop when nothing progresses for so long (30; 0 = never)\n"
@@ -140,6 +152,7 @@ static void options_default(struct options *opt)
     opt->memory = UINT64_C(256) << 20;
     opt->timeout = 30;
     opt->examples = 100;
+    opt->undo_limits = (struct undo_limits){.count = 8, .total = 1000, .bytes = UINT64_C(4) << 30, .days = 90};
     opt->image_fd = -1;
     opt->report_fd = -1;
 }
@@ -217,6 +230,23 @@ static bool take_number(const char *option, const char *value, uint64_t max, uin
         return true;
     g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "%s expects a number from 0 to %" G_GUINT64_FORMAT ", not '%s'",
                 option, max, value);
+    return false;
+}
+
+static bool take_limit(struct undo_limits *limits, int letter, const char *value, GError **error)
+{
+    if (letter == OPT_UNDO_MAX_AGE)
+        return take_number("--undo-max-age", value, 36500, &limits->days, error);
+    if (letter == OPT_UNDO_MAX_BYTES && size_parse(value, &limits->bytes) && limits->bytes)
+        return true;
+    if (letter == OPT_UNDO_MAX_COUNT && number_parse(value, 1, 10000, &limits->count))
+        return true;
+    if (letter == OPT_UNDO_MAX_TOTAL && number_parse(value, 1, 10000, &limits->total))
+        return true;
+    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+                letter == OPT_UNDO_MAX_BYTES ? "--undo-max-bytes expects a size such as 4G, not '%s'"
+                                             : "--undo-max-count and --undo-max-total expect a number from 1 to 10000, not '%s'",
+                value);
     return false;
 }
 
@@ -320,6 +350,11 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
     case OPT_UNDO:
         string_set(&opt->undo, value);
         return true;
+    case OPT_UNDO_MAX_COUNT:
+    case OPT_UNDO_MAX_TOTAL:
+    case OPT_UNDO_MAX_BYTES:
+    case OPT_UNDO_MAX_AGE:
+        return take_limit(&opt->undo_limits, letter, value, error);
     case OPT_REPORT:
         string_set(&opt->report, value);
         return true;

@@ -81,7 +81,7 @@ static bool undo_from(struct result *res, const struct image *img, const char *j
 static char *find_fitting(const struct image *img)
 {
     g_autofree char *dir = undodir_path();
-    g_autoptr(GPtrArray) journals = undodir_list(dir);
+    g_autoptr(GPtrArray) journals = undodir_list(dir, "");
     char *found = NULL;
     unsigned probes = 0;
 
@@ -195,7 +195,7 @@ static bool recover_one(const struct image *img, const char *journal, struct int
 bool recover_interrupted(const struct image *img, const char *named, struct interrupted *in, GError **error)
 {
     g_autofree char *dir = undodir_path();
-    g_autoptr(GPtrArray) journals = undodir_list(dir);
+    g_autoptr(GPtrArray) journals = undodir_list(dir, "");
     unsigned probes = 0;
 
     if (named && !recover_one(img, named, in, error))

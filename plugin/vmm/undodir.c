@@ -10,7 +10,6 @@
 #include "undo_name.h"
 
 #define FILES_MAX 16384u /* looked at in a directory */
-#define DAY_NS    (INT64_C(86400) * 1000000000)
 
 char *undodir_path(void)
 {
@@ -65,7 +64,7 @@ static gint newest_first(gconstpointer a, gconstpointer b)
     return (x->info.changed_ns < y->info.changed_ns) - (x->info.changed_ns > y->info.changed_ns);
 }
 
-GPtrArray *undodir_list(const char *dir)
+GPtrArray *undodir_list(const char *dir, const char *begin)
 {
     GPtrArray *journals = g_ptr_array_new_with_free_func(journal_free);
     struct stat st;
@@ -73,7 +72,7 @@ GPtrArray *undodir_list(const char *dir)
     const char *name;
 
     for (unsigned i = 0; entries && i < FILES_MAX && (name = g_dir_read_name(entries)); i++) {
-        struct journal *j = look_at(dir, name);
+        struct journal *j = g_str_has_prefix(name, begin) ? look_at(dir, name) : NULL;
 
         if (j)
             g_ptr_array_add(journals, j);
@@ -123,7 +122,7 @@ char *undodir_find(const struct image *img, GError **error)
 {
     g_autofree char *dir = undodir_path();
     g_autofree char *path = undofile_default_path(img, false, error);
-    g_autoptr(GPtrArray) journals = undodir_list(dir);
+    g_autoptr(GPtrArray) journals = undodir_list(dir, "");
     const struct journal *j = newest_of(journals, img);
 
     return j ? g_strdup(j->path) : g_steal_pointer(&path);

@@ -249,6 +249,20 @@ void undofile_remove(const char *path, int fd)
     sync_directory(path);
 }
 
+bool undofile_evict(const char *path)
+{
+    struct vmm_journal_info info;
+    int fd = undofile_open(path, true);
+    bool gone;
+
+    if (fd < 0)
+        return false;
+    gone = vmm_undo_peek(fd, &info) == 0 && info.stage != VMM_JOURNAL_OPEN && info.stage != VMM_JOURNAL_UNDOING &&
+           is_named(path, fd) && unlink(path) == 0;
+    close(fd);
+    return gone;
+}
+
 void undofile_discard(struct undofile *uf)
 {
     undofile_remove(uf->path, uf->fd);

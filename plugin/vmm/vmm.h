@@ -26,6 +26,7 @@ struct vmm_config {
     int kvm_fd;           /* /dev/kvm, or -1 with VMM_ACCEL_PROCESS */
     int overlay_fd;       /* unlinked file or memfd for blocks the guest writes; -1 in check */
     int journal_fd;       /* empty file, read-write; -1 in check */
+    uint64_t journal_max; /* bytes it may have; 0 = any number */
     int msg_fd;           /* write end of a pipe: frames to the front */
     int ctl_fd;           /* read end of a pipe: any byte, or end of file, means abort */
     uint64_t image_size;  /* bytes, as the front measured it */

@@ -398,8 +398,121 @@ def directory_that_others_can_write_to(lab):
         raise AssertionError('something was written')
 
 
+# ---- bounds ----
+
+def damage(lab, image=None, cluster=9):
+    """A leak more: the refcount of a cluster in use is too high."""
+    with open(image or lab.image, 'r+b') as file:
+        file.seek(48)
+        table = struct.unpack('>Q', file.read(8))[0]
+        file.seek(table)
+        block = struct.unpack('>Q', file.read(8))[0]
+        file.seek(block + 2 * cluster)
+        file.write(struct.pack('>H', 5))
+
+
+def repaired(lab, image=None, *more):
+    done = lab.run('all', image, *more)
+    expect(done, 0, 'bytes of metadata were changed')
+    return done
+
+
+def journals_of_an_image_are_bounded(lab):
+    for i in range(11):
+        damage(lab, cluster=9 + i % 3)
+        lab.before = digest(lab.image)
+        repaired(lab)
+    if len(lab.names()) != 8:
+        raise AssertionError(f'{len(lab.names())} journals: {lab.names()}')
+    expect(lab.run('undo'), 0, 'byte for byte')
+    expect_image(lab)
+    damage(lab)
+    repaired(lab, None, '--undo-max-count=2')
+    if len(lab.names()) != 2:
+        raise AssertionError(lab.names())
+
+
+def journals_of_names_of_ones_own_are_bounded(lab):
+    """Repair and undo for ever, each under a name of its own, as a caller of libvirt may."""
+    lab.run('check')
+    repaired(lab)
+    prefix = lab.only().name[:17]
+    for i in range(12):
+        named = f'--undo={journal_path(lab, lab.journals / f"{prefix}disk.fill{i}")}'
+        damage(lab)
+        repaired(lab, None, named)
+        expect(lab.run('undo', None, named), 0, 'byte for byte')
+    if len(lab.names()) > 9:
+        raise AssertionError(lab.names())
+
+
+def journals_elsewhere_are_bounded_by_name(lab):
+    other = lab.dir / 'journal.undo.mine'
+    other.write_text('mine')
+    (lab.dir / 'journalist').write_text('hers')
+    for i in range(5):
+        damage(lab, cluster=9 + i % 3)
+        repaired(lab, None, f'--undo={lab.dir}/journal', '--undo-max-count=3')
+    names = sorted(path.name for path in lab.dir.iterdir() if path.name.startswith('journal'))
+    if names != ['journal', 'journal.3', 'journal.4', 'journal.undo.mine', 'journalist']:
+        raise AssertionError(names)
+
+
+def others(lab, count):
+    images = [lab.dir / f'image{i}.qcow2' for i in range(count)]
+    for image in images:
+        lab.make(image)
+    return images
+
+
+def needed_journals_are_not_given_up(lab):
+    """The newest of each image stays: who has no room for his is told before anything is written."""
+    images = others(lab, 3)
+    for image in images[:2]:
+        repaired(lab, image, '--undo-max-total=2')
+    before = digest(images[2])
+    expect(lab.run('all', images[2], '--undo-max-total=2'), 1, 'There is no room for another undo journal.*2 of 2 .--undo-max-total')
+    size = sum((lab.journals / name).stat().st_size for name in lab.names())
+    expect(lab.run('all', images[2], f'--undo-max-bytes={size}'), 1, 'There is no room for another undo journal')
+    expect(lab.run('all', images[2], f'--undo-max-bytes={size + 700}'), 1,
+           'would take more than undo-max-bytes leaves.*the image was not changed')
+    if digest(images[2]) != before or len(lab.names()) != 2:
+        raise AssertionError(f'something was written: {lab.names()}')
+    expect(lab.run('undo', images[0]), 0, 'byte for byte')
+    repaired(lab, images[2], '--undo-max-total=2')
+    if len(lab.names()) != 2:
+        raise AssertionError(f'the spent one is still there: {lab.names()}')
+    expect(lab.run('undo', images[1]), 0, 'byte for byte')
+
+
+def interrupted_journal_is_never_given_up(lab):
+    lab.cut()
+    journal = lab.only()
+    os.utime(journal, (1, 1))
+    images = others(lab, 2)
+    for image in images:
+        repaired(lab, image, '--undo-max-count=1', '--undo-max-age=1', '--undo-max-total=3')
+    if not journal.exists():
+        raise AssertionError('it is gone')
+    expect(lab.run('all'), 0, ROLLED_BACK)
+
+
+def old_journals_go(lab):
+    images = others(lab, 2)
+    repaired(lab, images[0])
+    old = lab.only()
+    os.utime(old, (1, 1))
+    repaired(lab, images[1], '--undo-max-age=0')
+    if not old.exists():
+        raise AssertionError('it went')
+    damage(lab, images[1])
+    repaired(lab, images[1])
+    if old.exists():
+        raise AssertionError('it is still there')
+
+
 TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
-         and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1 and value is not make_old]
+         and value.__code__.co_varnames[:1] == ('lab',) and value.__code__.co_argcount == 1 and value not in (make_old,)]
 NEED_ROOT = {device_of_another_number_is_undone, device_of_another_number_that_was_cut}
 
 

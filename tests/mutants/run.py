@@ -116,6 +116,13 @@ TABLE = [
            'if (result_is_corrupt(res) && 0)', JOURNALS, 'sound_and_interrupted'),
     mutant('a rollback is a change', VMM + 'result.c', 'res->image_changed = res->interrupted.rolled_back || ',
            'res->image_changed = ', JOURNALS, 'rollback_alone_is_a_change'),
+    mutant('what was interrupted is never given up', VMM + 'undolimits.c', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n'
+           '        return true;', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n        return !limits->days;', JOURNALS,
+           'interrupted_journal_is_counted'),
+    mutant('the newest journal of an image stays', VMM + 'undolimits.c', 'return is_first(images, j) && ', 'return !images && ', JOURNALS,
+           'needed_journals'),
+    mutant('journals of an image are bounded', VMM + 'undolimits.c', 's->own > s->limits->count', 's->own > 100', JOURNALS,
+           'journals_of_'),
     mutant('a device is known by more than its number', VMM + 'undodir.c', 'if (identity[0] && strcmp(identity, img->identity) == 0)',
            'if (identity[0] && img->size == 1)', JOURNALS, 'device_of_another_number'),
     mutant('the name of a device is not enough', VMM + 'undodir.c', '(!identity[0] || !img->is_device)', '(img->fd >= -1)',

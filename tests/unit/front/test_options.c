@@ -87,6 +87,7 @@ static void every_option(void **state)
     assert_int_equal(opt.mode, FRONT_UNDO);
     assert_true(opt.own_mode);
     assert_string_equal(opt.undo, "j");
+    assert_int_equal(opt.undo_limits.count, 8);
     assert_int_equal(opt.accel, VMM_ACCEL_PROCESS);
     assert_int_equal(opt.memory, UINT64_C(1) << 30);
     assert_int_equal(opt.timeout, 0);
