@@ -104,6 +104,8 @@ void tables_append_types(GString *xml);
 
 /* ---- config.c: vol-repair.conf ---- */
 
+#define UNDO_LIMITS 4
+
 struct config {
     bool enabled;
     bool refresh_source_pool;
@@ -114,7 +116,10 @@ struct config {
     char *user;        /* USER[:GROUP], or NULL */
     char *reports_dir; /* NULL: the default */
     unsigned timeout;  /* seconds */
+    char *undo_limits[UNDO_LIMITS]; /* as in undo_limit_names; NULL: the program's own */
 };
+/* Names of the program's options without their dashes. In the file they are written with underscores. */
+extern const char *const undo_limit_names[UNDO_LIMITS];
 void config_free(struct config *cfg);
 typedef struct config Config; /* for g_autoptr */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Config, config_free)

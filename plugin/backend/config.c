@@ -20,6 +20,8 @@ void config_free(struct config *cfg)
     g_free(cfg->memory);
     g_free(cfg->user);
     g_free(cfg->reports_dir);
+    for (unsigned i = 0; i < UNDO_LIMITS; i++)
+        g_free(cfg->undo_limits[i]);
     g_free(cfg);
 }
 
@@ -86,6 +88,26 @@ static void set_text(char **where, const char *value)
     *where = g_strdup(value);
 }
 
+const char *const undo_limit_names[UNDO_LIMITS] = {"undo-max-count", "undo-max-total", "undo-max-bytes", "undo-max-age"};
+
+/* The numbers that the program takes. */
+static bool set_undo_limit(struct config *cfg, const char *key, const char *value)
+{
+    static const guint64 least[UNDO_LIMITS] = {1, 1, 1, 0}, most[UNDO_LIMITS] = {10000, 10000, 0, 36500};
+    g_autofree char *option = strchr(key, '-') ? NULL : g_strdelimit(g_strdup(key), "_", '-');
+    unsigned i = 0;
+    guint64 number;
+
+    while (i < UNDO_LIMITS && g_strcmp0(undo_limit_names[i], option) != 0)
+        i++;
+    if (i == UNDO_LIMITS)
+        return false;
+    set_text(&cfg->undo_limits[i], value);
+    if (!most[i])
+        return config_memory_is_valid(value) && memory_bytes(value) >= least[i];
+    return parse_number(value, most[i], &number) && number >= least[i];
+}
+
 static bool set_key(struct config *cfg, const char *key, const char *value)
 {
     guint64 number;
@@ -116,6 +138,8 @@ static bool set_key(struct config *cfg, const char *key, const char *value)
     } else if (g_str_equal(key, "reports_dir")) {
         ok = value[0] == '/' && value[1] && !g_str_has_suffix(value, "/");
         set_text(&cfg->reports_dir, value);
+    } else {
+        ok = set_undo_limit(cfg, key, value);
     }
     return ok;
 }

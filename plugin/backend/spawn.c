@@ -61,6 +61,10 @@ static void add_settings(GPtrArray *args, const struct spawn *sp)
     g_ptr_array_add(args, g_strdup_printf("--timeout=%u", timeout));
     if (sp->cfg->user)
         g_ptr_array_add(args, g_strdup_printf("--user=%s", sp->cfg->user));
+    for (unsigned i = 0; i < UNDO_LIMITS; i++) {
+        if (sp->cfg->undo_limits[i])
+            g_ptr_array_add(args, g_strdup_printf("--%s=%s", undo_limit_names[i], sp->cfg->undo_limits[i]));
+    }
     if (opts && opts->max_messages >= 0)
         g_ptr_array_add(args, g_strdup_printf("--max-messages=%d", opts->max_messages));
     if (opts && opts->undo) {

@@ -490,6 +490,7 @@ def interrupted_journal_is_never_given_up(lab):
     journal = lab.only()
     os.utime(journal, (1, 1))
     images = others(lab, 2)
+    expect(lab.run('all', images[0], '--undo-max-total=1'), 1, 'There is no room for another undo journal')
     for image in images:
         repaired(lab, image, '--undo-max-count=1', '--undo-max-age=1', '--undo-max-total=3')
     if not journal.exists():

@@ -15,8 +15,8 @@ import time
 
 def parse():
     parser = argparse.ArgumentParser()
-    for name in ('--mode', '-f', '--accel', '--memory', '--timeout', '--max-messages', '--undo', '--report',
-                 'filename'):
+    for name in ('--mode', '-f', '--accel', '--memory', '--timeout', '--max-messages', '--undo', '--undo-max-count',
+                 '--undo-max-bytes', '--report', 'filename'):
         parser.add_argument(name)
     parser.add_argument('--stream', action='store_true')
     parser.add_argument('--version', action='version', version='scripted')

@@ -125,6 +125,16 @@ def test_longest_report_is_one_the_program_makes(t):
         assert repair(conn, 'disk.qcow2', 'check', token)['verdict'] == 'clean'
 
 
+def test_limits_of_journals_reach_the_program(t):
+    with t.lab('clean', settings={'undo_max_count': '3', 'undo_max_bytes': '"64M"'}) as lab, connection(lab) as conn:
+        disk(lab)
+        argv = repair(conn, 'disk.qcow2', 'all')['argv']
+        assert [a for a in argv if a.startswith('--undo')] == ['--undo-max-count=3', '--undo-max-bytes=64M'], argv
+        for key, value in (('undo_max_count', '0'), ('undo_max_bytes', '0'), ('undo_max_age', 'x'), ('undo-max-age', '1')):
+            lab.configure(helper=str(t.script('clean')), **{key: value})
+            expect_error(libvirt.VIR_ERR_CONF_SYNTAX, repair, conn, 'disk.qcow2', 'check')
+
+
 def test_journals_of_other_volumes_have_no_name(t):
     with t.lab('clean') as lab, connection(lab) as conn:
         disk(lab)

@@ -9,8 +9,9 @@ import subprocess
 import time
 
 import libvirt
+from xml.etree import ElementTree
 
-from common import (StreamJob, check_schema, connection, create_from, expect_error, jobs, leak, make_image, qemu_check,
+from common import (StreamJob, check_schema, connection, control, create_from, expect_error, jobs, leak, make_image, qemu_check,
                     qemu_with, read_volume, refresh, repair, volume, wait_for_state)
 from lab import wait_until
 
@@ -101,6 +102,23 @@ def test_interrupted_repair_is_told(t):
         check_schema(report)
         assert (report['interrupted-repair']['state'], report['verdict']) == ('rolled-back', 'repaired'), report
         assert repair(conn, 'disk.qcow2', 'undo')['verdict'] == 'undone' and digest(path) == before
+
+
+def test_journals_of_a_volume_are_bounded(t):
+    """A caller who repairs and undoes for ever, each time under another name."""
+    with t.lab(settings={'undo_max_count': '3'}) as lab, connection(lab) as conn:
+        path = make_image(lab)
+        for i in range(6):
+            leak(path, 10)
+            refresh(lab)
+            options = f"<vol-repair request='options'><undo>fill{i}</undo></vol-repair>"
+            token = int(ElementTree.fromstring(control(conn, options)).get('token'))
+            assert repair(conn, 'disk.qcow2', 'leaks', token)['verdict'] == 'repaired'
+            token = int(ElementTree.fromstring(control(conn, options)).get('token'))
+            assert repair(conn, 'disk.qcow2', 'undo', token)['verdict'] == 'undone'
+            assert repair(conn, 'disk.qcow2', 'leaks')['verdict'] == 'repaired'
+        names = os.listdir(lab.undo_dir)
+        assert len(names) <= 3, names
 
 
 def test_create_from(t):

@@ -118,7 +118,7 @@ TABLE = [
            'res->image_changed = ', JOURNALS, 'rollback_alone_is_a_change'),
     mutant('what was interrupted is never given up', VMM + 'undolimits.c', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n'
            '        return true;', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n        return !limits->days;', JOURNALS,
-           'interrupted_journal_is_counted'),
+           'interrupted_journal'),
     mutant('the newest journal of an image stays', VMM + 'undolimits.c', 'return is_first(images, j) && ', 'return !images && ', JOURNALS,
            'needed_journals'),
     mutant('journals of an image are bounded', VMM + 'undolimits.c', 's->own > s->limits->count', 's->own > 100', JOURNALS,

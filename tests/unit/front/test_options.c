@@ -82,12 +82,16 @@ static void every_option(void **state)
 
     (void)state;
     expect("--mode=undo --undo=j --accel=process --memory=1G --timeout=0 --report=r --max-messages=7 --stream "
-           "--image-fd=5 --name=n -f qcow2 -q -p file",
+           "--image-fd=5 --name=n -f qcow2 -q -p --undo-max-count=3 --undo-max-total=40 --undo-max-bytes=5M --undo-max-age=0 "
+           "file",
            &opt, NULL);
     assert_int_equal(opt.mode, FRONT_UNDO);
     assert_true(opt.own_mode);
     assert_string_equal(opt.undo, "j");
-    assert_int_equal(opt.undo_limits.count, 8);
+    assert_int_equal(opt.undo_limits.count, 3);
+    assert_int_equal(opt.undo_limits.total, 40);
+    assert_int_equal(opt.undo_limits.bytes, 5 << 20);
+    assert_int_equal(opt.undo_limits.days, 0);
     assert_int_equal(opt.accel, VMM_ACCEL_PROCESS);
     assert_int_equal(opt.memory, UINT64_C(1) << 30);
     assert_int_equal(opt.timeout, 0);
@@ -123,6 +127,9 @@ static void own_errors(void **state)
     refuse("--memory=1X a", "--memory expects a size such as 256M, not '1X'");
     refuse("--timeout=-1 a", "--timeout expects a number from 0 to 86400, not '-1'");
     refuse("--timeout=86401 a", "--timeout expects a number from 0 to 86400, not '86401'");
+    refuse("--undo-max-bytes=0 a", "--undo-max-bytes expects a size such as 4G, not '0'");
+    refuse("--undo-max-count=0 a", "--undo-max-count and --undo-max-total expect a number from 1 to 10000, not '0'");
+    refuse("--undo-max-age=x a", "--undo-max-age expects a number from 0 to 36500, not 'x'");
     refuse("--accel=tcg a", "--accel expects 'kvm', 'process' or 'auto', not 'tcg'");
     refuse("--report=x --report-fd=3 a", "--report and --report-fd are mutually exclusive");
 }
