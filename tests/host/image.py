@@ -277,6 +277,25 @@ def make_image(debian):
     return place
 
 
+def make_large():
+    """A small file system with an image whose repair takes long: 16 GiB with all of its metadata, COPIED cleared everywhere."""
+    target, files, partial = CACHE / 'large.img', CACHE / 'large.files', CACHE / 'large.img.partial'
+    if target.exists():
+        return target
+    say('making an image whose repair takes long')
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir(parents=True)
+    name = str(files / 'large.qcow2')
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k,preallocation=metadata', name, '16G'], check=True)
+    subprocess.run([sys.executable, str(Path(__file__).parent / 'payload' / 'damage.py'), name, 'copied'], check=True)
+    with open(partial, 'wb') as disk:
+        disk.truncate(20 << 30)
+    subprocess.run(['/usr/sbin/mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-d', str(files), str(partial)], check=True)
+    shutil.rmtree(files)
+    partial.rename(target)
+    return target
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--debian', choices=sorted(RELEASES), default='12')

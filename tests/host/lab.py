@@ -32,6 +32,7 @@ virsh -q pool-autostart default; virsh -q pool-autostart vg1
 # What does not start by itself after a boot.
 STORAGE_AGAIN = '''
 systemctl start nfs-server; exportfs -ra; udevadm settle
+mkdir -p /srv/large; mount -o ro /dev/vdd /srv/large
 for pool in default fs1 nfs1 nfs2 vg1 disk1; do virsh pool-start $pool; done
 for pool in default fs1 nfs1 vg1; do virsh -q pool-refresh $pool || exit 1; done
 '''
@@ -85,8 +86,9 @@ def checksum(host, path):
     return host.do(f'sha256sum {shlex.quote(path)}').split()[0]
 
 
-def data_hash(host, path):
-    return host.do(f'{PAYLOAD}/datahash.py {shlex.quote(path)}').strip()
+def data_hash(host, path, like=''):
+    """Of the data in a sparse file; of a device, where the file `like` has data."""
+    return host.do(f'{PAYLOAD}/datahash.py {shlex.quote(path)} {like}').strip()
 
 
 def domain(host, name, path):

@@ -108,7 +108,7 @@ def run_release(debian, args):
         return [0, 0, 1]
     work = Path(tempfile.mkdtemp(prefix='vol-repair-host-', dir=place))
     log = open(place / 'log.txt', 'w', encoding='utf-8')
-    host = Tested(place, work, log)
+    host = Tested(place, image.make_large(), work, log)
     try:
         packages = sorted(Path(args.packages).glob('*.deb')) if not args.tree else []
         if not packages and not args.tree:

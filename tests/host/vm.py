@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 MEMORY_MIB = 4096
+DISK_GIB = 24  # a hole; an LV of 17 GiB is on it
 BOOT_SECONDS = 900  # 55 to 90 s on an idle machine
 APPEND = 'root=/dev/vda rw console=ttyS0 mitigations=off security=apparmor apparmor=1 audit_backlog_limit=8192 panic=-1 quiet'
 
@@ -25,10 +26,10 @@ class Output(str):
 
 
 class Host:
-    """One machine; `place` has base.img, vmlinuz, initrd.img and key, `work` is ours alone."""
+    """One machine; `place` has base.img, vmlinuz, initrd.img and key, `large` becomes /dev/vdd, `work` is ours alone."""
 
-    def __init__(self, place, work, log):
-        self.place, self.work, self.log = Path(place), Path(work), log
+    def __init__(self, place, large, work, log):
+        self.place, self.large, self.work, self.log = Path(place), Path(large), Path(work), log
         self.qemu, self.port, self.boots = None, 0, 0
         self.lock = threading.Lock()
 
@@ -38,7 +39,7 @@ class Host:
                         str(self.work / 'vda.qcow2')], check=True)
         for name in ('vdb', 'vdc'):
             with open(self.work / f'{name}.img', 'wb') as disk:
-                disk.truncate(4 << 30)
+                disk.truncate(DISK_GIB << 30)
 
     def command_line(self):
         words = ['qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'EPYC,+svm,+npt', '-smp', '2', '-m', str(MEMORY_MIB),
@@ -46,6 +47,7 @@ class Host:
                  '-append', APPEND, '-drive', f'file={self.work}/vda.qcow2,if=virtio,format=qcow2,cache=writeback']
         for name in ('vdb', 'vdc'):
             words += ['-drive', f'file={self.work}/{name}.img,if=virtio,format=raw,cache=writeback']
+        words += ['-drive', f'file={self.large},if=virtio,format=raw,readonly=on']
         return [str(word) for word in words] + [
             '-netdev', 'user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:0-:22', '-device', 'virtio-net-pci,netdev=n',
             '-device', 'virtio-rng-pci', '-serial', f'file:{self.work}/serial-{self.boots}.log',

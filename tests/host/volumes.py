@@ -54,12 +54,12 @@ def leaks_refused_with_advice(host):
 def apparmor_denies_nothing(host):
     denied = host.type('journalctl -q --no-pager -k -g DENIED; grep -h DENIED /var/log/audit/audit.log')
     for line in denied.splitlines():
-        assert 'vol-repair' not in line, line
+        assert 'vol-repair' not in line or '/usr/local/' in line, line  # n04 provokes those
 
 
 def confinement(host):
     """While a long check runs: the front is root's, the child is nobody's, without rights, and under seccomp."""
-    host.do(f'{PAYLOAD}/make-large.sh {IMAGES}/long.qcow2 16G 4k; virsh -q pool-refresh default', timeout=600)
+    host.do(f'{PAYLOAD}/make-large.sh {IMAGES}/long.qcow2; virsh -q pool-refresh default', timeout=600)
     job = host.start(f'{PAYLOAD}/client.py default long.qcow2 check')
     try:
         start = json.loads(job.stdout.readline())
