@@ -84,7 +84,9 @@ void process_end(struct child *c)
     if (c->guest_pid <= 0)
         return;
     (void)kill(c->guest_pid, SIGKILL);
-    (void)waitpid(c->guest_pid, NULL, 0);
+    /* The watchdog goes on with its signals. */
+    while (waitpid(c->guest_pid, NULL, 0) < 0 && errno == EINTR)
+        ;
 }
 
 static void crashed(struct child *c)
