@@ -144,8 +144,11 @@ bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error);
 
 /* ---- inuse.c: users without locks ------------------------------------------------------------------- */
 
-/* Before a repair. May wait a second. */
-bool inuse_test(const struct image *img, const char *shown, GError **error);
+/*
+ * Before a job, and before the first write of a repair. writers: of a device, only who may write to it counts; a file's writers
+ * have locks. May wait a second.
+ */
+bool inuse_test(const struct image *img, bool writers, const char *shown, GError **error);
 
 /* ---- user.c --------------------------------------------------------------------------------------- */
 
@@ -261,7 +264,8 @@ struct result {
     struct vr_summary summary;
     struct vmm_fail fail;
     struct vmm_stats stats;
-    bool commit_begun, commit_ended;
+    bool commit_asked, commit_begun, commit_ended;
+    char *in_use;               /* who was found just before the commit, so that there was none; NULL = nobody */
     struct vmm_commit commit;   /* the last one */
     bool rolled_back;           /* the front itself undid a commit that was cut */
     struct interrupted interrupted;
@@ -362,6 +366,7 @@ struct frames {
     uint32_t kept[VR_WALK_COUNT][VR_P_COUNT]; /* records stored so far */
     void (*progress)(void *opaque, enum vr_walk walk, enum vr_pass pass, double part);
     void (*commit)(void *opaque, bool ended);
+    void (*ready)(void *opaque); /* the child waits for an answer */
     void *opaque;
 };
 

@@ -93,7 +93,7 @@ static bool lock(const struct image *img, const struct options *opt, GError **er
 
     if (opt->force_share)
         return true;
-    return lock_take(img->fd, check ? LOCK_CHECK : LOCK_REPAIR, shown, error) && (check || inuse_test(img, shown, error));
+    return lock_take(img->fd, check ? LOCK_CHECK : LOCK_REPAIR, shown, error) && inuse_test(img, check, shown, error);
 }
 
 static char *real_path(int fd, const char *given)

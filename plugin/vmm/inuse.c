@@ -62,7 +62,15 @@ static bool is_ours(long process, const char *theirs, int fd)
     return order == 0 || (order < 0 && process == getppid());
 }
 
-static bool has_device(long process, int fd, dev_t device)
+/* Of a descriptor in /proc: the link's own rights are those of the open. */
+static bool can_write(int dir, const char *name)
+{
+    struct stat st;
+
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (st.st_mode & S_IWUSR);
+}
+
+static bool has_device(long process, int fd, dev_t device, bool writers)
 {
     g_autofree char *path = g_strdup_printf("/proc/%ld/fd", process);
     DIR *dir = opendir(path);
@@ -72,7 +80,7 @@ static bool has_device(long process, int fd, dev_t device)
         struct stat st;
 
         found = fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device &&
-                !is_ours(process, e->d_name, fd);
+                (!writers || can_write(dirfd(dir), e->d_name)) && !is_ours(process, e->d_name, fd);
     }
     if (dir)
         closedir(dir);
@@ -80,7 +88,7 @@ static bool has_device(long process, int fd, dev_t device)
 }
 
 /* Processes of others only root can look into. */
-static bool device_is_free(int fd)
+static bool device_is_free(int fd, bool writers)
 {
     struct stat st;
     bool found = fstat(fd, &st) < 0;
@@ -89,19 +97,19 @@ static bool device_is_free(int fd)
     for (struct dirent *e; dir && !found && (e = readdir(dir));) {
         long process = strtol(e->d_name, NULL, 10);
 
-        found = process > 0 && process != getpid() && has_device(process, fd, st.st_rdev);
+        found = process > 0 && process != getpid() && has_device(process, fd, st.st_rdev, writers);
     }
     if (dir)
         closedir(dir);
     return !found;
 }
 
-bool inuse_test(const struct image *img, const char *shown, GError **error)
+bool inuse_test(const struct image *img, bool writers, const char *shown, GError **error)
 {
-    if (!img->is_device && !is_local(img->fd))
+    if (!img->is_device && (writers || !is_local(img->fd)))
         return true;
     for (int i = 0; i < TRIES; i++) {
-        if (img->is_device ? device_is_free(img->fd) : file_is_free(img->fd))
+        if (img->is_device ? device_is_free(img->fd, writers) : file_is_free(img->fd))
             return true;
         g_usleep(WAIT_US);
     }

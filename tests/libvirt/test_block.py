@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
@@ -10,7 +11,7 @@ import libvirt
 
 from common import (StreamJob, check_schema, connection, control, create_from, expect_error, jobs, leak, qemu_check,
                     read_volume, report_xml, volume, wait_for_state)
-from devices import group_lab
+from devices import group_lab, loop_device
 
 OPTIONS = "<vol-repair request='options'>{}</vol-repair>"
 CAPABILITIES = "<vol-repair request='capabilities'/>"
@@ -24,11 +25,15 @@ def put_image(t, device, leaks=10, path=None):
                    stdout=subprocess.DEVNULL)
     if leaks:
         leak(image, leaks)
+    copy_to(image, device)
+    return digest(device)
+
+
+def copy_to(image, device):
     with open(device, 'r+b') as f:
         f.write(image.read_bytes())
         f.flush()
         os.fsync(f.fileno())
-    return digest(device)
 
 
 def digest(device):
@@ -216,3 +221,68 @@ def test_link_in_a_pool_of_files(t):
         text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, StreamJob, conn, volume(conn, 'disk.qcow2'), 'all',
                             with_format(conn))
         assert 'it is a symbolic link' in text and digest(device) == before, text
+
+
+# ---- who else has it ----------------------------------------------------------------------------------------------
+
+DOMAIN = '''<domain type='qemu'><name>vm</name><memory unit='MiB'>64</memory><os><type arch='x86_64'>hvm</type></os>
+<devices><disk type='block' device='disk'><driver name='qemu' type='qcow2'/><source dev='/dev/vg1/lv1'/>
+<target dev='vda' bus='virtio'/>{}</disk><memballoon model='none'/></devices></domain>'''
+
+
+def other_node(t, device):
+    """As libvirt gives a QEMU in a mount namespace of its own: QEMU's locks do not show on the first one."""
+    node = t.tmp / 'node'
+    if not node.exists():
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(device).st_rdev)
+    return node
+
+
+def program(t, mode, device, *more):
+    journal = [] if mode == 'check' else [f'--undo={t.tmp}/journal']
+    return [t.program, '--accel=process', f'--mode={mode}', '-f', 'qcow2', *journal, *more, device]
+
+
+def test_check_of_a_device_that_is_written_to(t):
+    """What a check would find there may never have been on disk at one time; who only reads does no harm."""
+    with loop_device(t.tmp / 'disk.img', 32 << 20) as device:
+        put_image(t, device)
+        node = other_node(t, device)
+        with open(node, 'r+b') as file:
+            holder = subprocess.Popen(['sleep', '60'], stdin=file)
+        try:
+            done = subprocess.run(program(t, 'check', device), capture_output=True, text=True, check=False)
+            assert done.returncode == 1 and 'open elsewhere' in done.stderr, done
+            done = subprocess.run(program(t, 'check', device, '-U'), capture_output=True, text=True, check=False)
+            assert done.returncode == 3 and '10 leaked clusters' in done.stdout, done
+        finally:
+            holder.kill()
+            holder.wait()
+        with open(node, 'rb') as file:
+            holder = subprocess.Popen(['sleep', '60'], stdin=file)
+        try:
+            done = subprocess.run(program(t, 'check', device), capture_output=True, text=True, check=False)
+            assert done.returncode == 3, done
+        finally:
+            holder.kill()
+            holder.wait()
+
+
+def test_lv_of_a_running_domain(t):
+    """A check and a repair are refused as those of a file are; a check not where the domain only reads."""
+    with group_lab(t) as (lab, device), connection(lab) as conn:
+        before = put_image(t, device)
+        domain = conn.createXML(DOMAIN.format(''), 0)
+        for mode in ('check', 'all'):
+            text = expect_error(libvirt.VIR_ERR_OPERATION_INVALID, StreamJob, conn, volume(conn, 'lv1', 'vg1'), mode,
+                                with_format(conn))
+            assert "the running domain 'vm' has it" in text, text
+        domain.destroy()
+        assert digest(device) == before
+        domain = conn.createXML(DOMAIN.format('<readonly/>'), 0)
+        assert run(conn, 'check')['leaks'] == 10
+        text = expect_error(libvirt.VIR_ERR_OPERATION_INVALID, StreamJob, conn, volume(conn, 'lv1', 'vg1'), 'all',
+                            with_format(conn))
+        assert "the running domain 'vm' has it" in text, text
+        domain.destroy()
+        assert run(conn, 'all')['verdict'] == 'repaired'
