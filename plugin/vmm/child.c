@@ -100,6 +100,16 @@ void child_check_stop(struct child *c)
         child_fail(c, (enum vmm_fail_kind)kind, 0, kind == VMM_FAIL_GUEST_HANG ? "no request for too long" : "");
 }
 
+void child_ask_to_commit(struct child *c)
+{
+    child_send(c, VMM_MSG_READY, NULL, 0);
+    pthread_mutex_lock(&c->lock);
+    while (!c->may_commit && !atomic_load(&c->stop))
+        pthread_cond_wait(&c->answered, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+    child_check_stop(c);
+}
+
 /* ---- watchdog ------------------------------------------------------------------------------------------------------ */
 
 static void on_wake(int signal_number)
@@ -115,6 +125,34 @@ static bool hangs(struct child *c)
     return limit && atomic_load(&c->in_guest) && child_now_us() - last > limit;
 }
 
+/* What the front says; false where it is the last. Nobody else reads that pipe. */
+static bool take_order(struct child *c)
+{
+    int none = 0;
+    char order = 0;
+
+    if (read(c->cfg->ctl_fd, &order, 1) != 1 || order != VMM_CTL_COMMIT) {
+        atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_ABORTED);
+        return false;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->may_commit = true;
+    pthread_cond_signal(&c->answered);
+    pthread_mutex_unlock(&c->lock);
+    return true;
+}
+
+/* Whoever runs the guest, or waits for an answer, looks at c->stop. */
+static void wake_runner(struct child *c)
+{
+    if (c->run)
+        c->run->immediate_exit = 1;
+    pthread_mutex_lock(&c->lock);
+    pthread_cond_signal(&c->answered);
+    pthread_mutex_unlock(&c->lock);
+    pthread_kill(c->runner, SIGUSR1);
+}
+
 static void *watch(void *arg)
 {
     struct child *c = arg;
@@ -123,18 +161,13 @@ static void *watch(void *arg)
     pthread_barrier_wait(&c->ready);
     for (;;) {
         int none = 0;
-        if (poll(&ctl, 1, TICK_MS) > 0) {
-            atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_ABORTED);
+        if (poll(&ctl, 1, TICK_MS) > 0 && !take_order(c))
             ctl.fd = -1;
-        }
         if (hangs(c))
             atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_GUEST_HANG);
         /* Again and again: a signal that came just before the guest was entered is lost. */
-        if (atomic_load(&c->stop) && !atomic_load(&c->committing)) {
-            if (c->run)
-                c->run->immediate_exit = 1;
-            pthread_kill(c->runner, SIGUSR1);
-        }
+        if (atomic_load(&c->stop) && !atomic_load(&c->committing))
+            wake_runner(c);
     }
     return NULL;
 }
@@ -147,6 +180,8 @@ static void start_threads(struct child *c)
 
     sigaction(SIGUSR1, &sa, NULL);
     c->runner = pthread_self();
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->answered, NULL);
     int err = pthread_barrier_init(&c->ready, NULL, BLOCK_THREADS + 2);
     err = err ? err : -block_start(&c->block, c);
     err = err ? err : pthread_create(&thread, NULL, watch, c);

@@ -197,6 +197,9 @@ struct child {
     atomic_int stop;       /* enum vmm_fail_kind of a reason to stop the guest, 0 = none */
     atomic_bool in_guest;
     atomic_bool committing;
+    pthread_mutex_t lock;  /* of the front's answer */
+    pthread_cond_t answered;
+    bool may_commit;
     atomic_uint_fast64_t last_bell_us; /* the last doorbell with which anything went on */
     int failed;            /* the exit status */
 };
@@ -209,6 +212,8 @@ void child_send(struct child *c, uint32_t type, const void *body, uint32_t len);
 /* The guest's summary was sent, or the run failed: stats, and gone. */
 void child_end(struct child *c) __attribute__((noreturn));
 void child_fail(struct child *c, enum vmm_fail_kind kind, int error, const char *text) __attribute__((noreturn));
+/* Asks the front, and waits; returns where the image may be written to. */
+void child_ask_to_commit(struct child *c);
 /* Called where the guest is not running: ends the run if the watchdog wants it. */
 void child_check_stop(struct child *c);
 

@@ -146,7 +146,7 @@ enum vr_status commit_run(struct child *c)
         child_fail(c, VMM_FAIL_JOURNAL, 0, "it would take more than undo-max-bytes leaves for it beside those that must stay");
     if (err)
         child_fail(c, VMM_FAIL_JOURNAL, err, "");
-    child_check_stop(c);
+    child_ask_to_commit(c);
     /* From here on an abort has to wait: half a commit is worse than a whole one. */
     atomic_store(&c->committing, true);
     tell(c, 0, 0, bytes);

@@ -75,6 +75,16 @@ static bool take_commit(struct frames *fr, const struct vmm_commit *msg, GError 
     return true;
 }
 
+/* It waits for an answer, which is the front's to give. */
+static bool take_ready(struct frames *fr, uint32_t len, GError **error)
+{
+    if (!fr->repair || len || fr->res->commit_asked || fr->res->commit_begun)
+        return bad(error, "question out of order");
+    fr->res->commit_asked = true;
+    fr->ready(fr->opaque);
+    return true;
+}
+
 /* ---- last words ----------------------------------------------------------------------------------- */
 
 static bool counters_sane(const struct vr_summary *sum)
@@ -205,6 +215,8 @@ static bool take_one(struct frames *fr, const struct vmm_msg *msg, const void *b
         return take_progress(fr, body, error);
     case VMM_MSG_COMMIT:
         return take_commit(fr, body, error);
+    case VMM_MSG_READY:
+        return take_ready(fr, msg->len, error);
     case VMM_MSG_SUMMARY:
         return take_summary(fr, body, error);
     case VMM_MSG_FAIL:

@@ -15,6 +15,7 @@
 struct run {
     struct frames frames;
     struct progress *progress;
+    const struct image *img;
     pid_t pid;
     int msg_fd, ctl_fd, signal_fd;
     bool asked_to_stop;
@@ -180,6 +181,23 @@ static void on_commit(void *opaque, bool ended)
     progress_update(run->progress, "commit", NULL, ended ? 1.0 : 0.0);
 }
 
+/*
+ * The run may have taken long, and who opens a device asks nobody: so it is looked again, as late as can be. What opens the image
+ * after this is past all help.
+ */
+static void on_ready(void *opaque)
+{
+    static const char go = VMM_CTL_COMMIT;
+    struct run *run = opaque;
+    struct result *res = run->frames.res;
+    g_autoptr(GError) busy = NULL;
+
+    if (!inuse_test(run->img, false, options_shown_name(res->opt), &busy))
+        res->in_use = g_strdup(busy->message);
+    if (res->in_use || write(run->ctl_fd, &go, 1) != 1)
+        ask_to_stop(run);
+}
+
 /* Takes whole frames off the buffer. */
 static bool take_frames(struct run *run, GError **error)
 {
@@ -289,8 +307,10 @@ bool front_run(struct result *res, const struct image *img, struct undofile *uf,
                                   .repair = options_is_repair(res->opt),
                                   .progress = on_progress,
                                   .commit = on_commit,
+                                  .ready = on_ready,
                                   .opaque = run};
     run->progress = pr;
+    run->img = img;
     run->msg_fd = run->ctl_fd = -1;
     run->signal_fd = signals_open();
     if (run->signal_fd < 0) {

@@ -26,6 +26,7 @@ void result_clear(struct result *res)
     g_free(res->undo_path);
     g_free(res->interrupted.journal);
     g_free(res->interrupted.of);
+    g_free(res->in_use);
     memset(res, 0, sizeof(*res));
 }
 
@@ -213,6 +214,10 @@ const char *result_image_state(const struct result *res)
 /* Who aborts is told what became of the image where it is not as it was. */
 static void conclude_abort(struct result *res)
 {
+    if (res->in_use && !res->commit_begun) {
+        result_refuse(res, g_strdup(res->in_use));
+        return;
+    }
     conclude_as(res, VERDICT_FAILED, EXIT_FAILURE,
                 g_strconcat("aborted", res->commit_begun ? result_image_state(res) : "", NULL));
 }

@@ -28,7 +28,7 @@ struct vmm_config {
     int journal_fd;       /* empty file, read-write; -1 in check */
     uint64_t journal_max; /* bytes it may have; 0 = any number */
     int msg_fd;           /* write end of a pipe: frames to the front */
-    int ctl_fd;           /* read end of a pipe: any byte, or end of file, means abort */
+    int ctl_fd;           /* read end of a pipe: VMM_CTL_COMMIT answers VMM_MSG_READY; any other byte, or the end, is abort */
     uint64_t image_size;  /* bytes, as the front measured it */
     bool image_is_device;
     bool force_leaks;     /* free leaks after an incomplete walk too */
@@ -64,7 +64,11 @@ enum vmm_msg_type {
     VMM_MSG_STATS = 5,    /* struct vmm_stats; after SUMMARY or FAIL, always last */
     VMM_MSG_FAIL = 6,     /* struct vmm_fail; instead of SUMMARY */
     VMM_MSG_ACCEL = 7,    /* struct vmm_no_kvm: the first frame, where VMM_ACCEL_AUTO became a process */
+    VMM_MSG_READY = 8,    /* no body: a repair is planned and journalled, and waits to be allowed to write */
 };
+
+/* The answer to it. */
+#define VMM_CTL_COMMIT 'c'
 
 /* Why no VM could be made. */
 struct vmm_no_kvm {

@@ -138,8 +138,11 @@ static bool read_all(int fd, void *to, size_t len)
 
 static uint64_t records;
 
+static int orders = -1; /* write end of the VMM's control pipe */
+
 static void show(const struct vmm_msg *m, const void *body)
 {
+    static const char go = VMM_CTL_COMMIT;
     const struct vr_record *r = body;
     const struct vmm_progress *p = body;
     const struct vmm_commit *c = body;
@@ -155,6 +158,9 @@ static void show(const struct vmm_msg *m, const void *body)
         printf("progress %u %u %u %u\n", p->walk, p->pass, p->done, p->total);
     } else if (m->type == VMM_MSG_COMMIT && m->len == sizeof(*c)) {
         printf("commit %u %d %" PRIu64 "\n", c->state, c->error, c->bytes_changed);
+    } else if (m->type == VMM_MSG_READY && m->len == 0) {
+        if (write(orders, &go, 1) != 1)
+            printf("nobody waits for an answer\n");
     } else if (m->type == VMM_MSG_SUMMARY && m->len == sizeof(*s)) {
         printf("summary %d committed=%u mark=%#" PRIx64 "\n", s->status, s->committed, s->heap_used);
     } else if (m->type == VMM_MSG_STATS && m->len == sizeof(*t)) {
@@ -231,6 +237,7 @@ static void run(const struct setup *s)
         vmm_child(&cfg);
     close(msg[1]);
     close(ctl[0]);
+    orders = ctl[1];
     printf("pid %d\n", (int)child_pid);
     fflush(stdout);
     signal(SIGALRM, on_alarm);

@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import signal
 import stat
+import struct
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import libvirt
 
-from common import (StreamJob, check_schema, connection, control, create_from, expect_error, jobs, leak, qemu_check,
+from common import (StreamJob, check_schema, connection, control, create_from, expect_error, jobs, leak, qemu_check, qemu_with,
                     read_volume, report_xml, volume, wait_for_state)
 from devices import group_lab, loop_device
+from lab import wait_until
 
 OPTIONS = "<vol-repair request='options'>{}</vol-repair>"
 CAPABILITIES = "<vol-repair request='capabilities'/>"
@@ -286,3 +290,62 @@ def test_lv_of_a_running_domain(t):
         assert "the running domain 'vm' has it" in text, text
         domain.destroy()
         assert run(conn, 'all')['verdict'] == 'repaired'
+
+
+def slow_image(path):
+    """Some seconds of work, and one reference too many; all is found by a walk that has long begun."""
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', path, '64M'], check=True)
+    subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write -q -P 9 0 16M', path], check=True, stdout=subprocess.DEVNULL)
+    with open(path, 'r+b') as f:
+        f.seek(48)
+        table, = struct.unpack('>Q', f.read(8))
+        f.seek(table)
+        block, = struct.unpack('>Q', f.read(8))
+        f.seek(block + 2 * 200)
+        assert f.read(2) == b'\0\1'
+        f.seek(block + 2 * 200)
+        f.write(b'\0\2')
+    return path
+
+
+def stopped_guest(parent):
+    """The repairer's own process, two below the program, stopped where it is."""
+    def below(pid):
+        return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    guest = wait_until(lambda: [g for child in below(parent) for g in below(child)], 10, 0.001)
+    os.kill(int(guest[0]), signal.SIGSTOP)
+    return int(guest[0])
+
+
+def test_device_opened_during_a_repair(t):
+    """By another node, where no lock is seen: nothing is written under whom the walk did not find."""
+    with loop_device(t.tmp / 'disk.img', 256 << 20) as device:
+        image = slow_image(t.tmp / 'image.qcow2')
+        copy_to(image, device)
+        before, node = digest(device), other_node(t, device)
+        with subprocess.Popen(program(t, 'leaks', device, '--timeout=0'), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True) as run_:
+            guest = stopped_guest(run_.pid)
+            with qemu_with(node) as vm:
+                vm.stdin.write('info block\n')
+                vm.stdin.flush()
+                assert wait_until(lambda: str(node) in vm.stdout.readline(), 10)
+                os.kill(guest, signal.SIGCONT)
+                said = run_.communicate(timeout=100)[0]
+        assert run_.returncode == 1 and 'open elsewhere' in said and digest(device) == before, said
+        assert not list(t.tmp.glob('journal*')), 'a journal of nothing is left'
+        done = subprocess.run(program(t, 'leaks', device), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and digest(device) != before, done
+
+
+def test_file_opened_during_a_repair(t):
+    """By who takes no locks, in the same way."""
+    image = slow_image(t.tmp / 'image.qcow2')
+    before = digest(image)
+    with subprocess.Popen(program(t, 'leaks', image, '--timeout=0'), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as run_:
+        guest = stopped_guest(run_.pid)
+        with open(image, 'rb'):
+            os.kill(guest, signal.SIGCONT)
+            said = run_.communicate(timeout=100)[0]
+    assert run_.returncode == 1 and 'open elsewhere' in said and digest(image) == before, said

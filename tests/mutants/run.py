@@ -77,8 +77,16 @@ TABLE = [
     mutant("QEMU's locks are respected", VMM + 'lock.c', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError '
            '**error)\n{', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error)\n{\n    if (fd >= 0)\n'
            '        return true;', ERRORS, 'image_in_use_by_qemu'),
-    mutant('users without locks are seen', VMM + 'image.c', '(check || inuse_test(img, shown, error))', '(check || img)', LIBVIRT,
+    mutant('users without locks are seen', VMM + 'image.c', 'inuse_test(img, check, shown, error)', '(check || img)', LIBVIRT,
            'open_elsewhere_without_locks'),
+    mutant('a check of a device that is written to is refused', VMM + 'image.c', 'inuse_test(img, check, shown, error)',
+           '(check || inuse_test(img, check, shown, error))', LIBVIRT, 'check_of_a_device_that_is_written_to'),
+    mutant('who only reads a device does not count in a check', VMM + 'inuse.c', '(st.st_mode & S_IWUSR)', 'true', LIBVIRT,
+           'check_of_a_device_that_is_written_to'),
+    mutant('users are looked for again before the commit', VMM + 'front.c', 'if (!inuse_test(run->img, false,',
+           'if (!run->img && !inuse_test(run->img, false,', LIBVIRT, 'device_opened_during_a_repair'),
+    mutant('nothing is written before the answer', VMM + 'child.c', 'while (!c->may_commit && !atomic_load(&c->stop))', 'if (0)',
+           LIBVIRT, 'device_opened_during_a_repair'),
     mutant('users of a block device are seen', VMM + 'inuse.c', '    return !found;\n}\n\nbool inuse_test',
            '    return true;\n}\n\nbool inuse_test', LIBVIRT, 'block_device_open_elsewhere'),
     mutant('disks of running domains are seen', BACKEND + 'open.c', '!device_is_free(vol, to_write, st->st_rdev)', '!device_is_free',

@@ -168,6 +168,53 @@ static void failure_is_told(void **state)
     clear(&out);
 }
 
+/* As the child does: nothing is written before the answer. */
+static int say_ready(const struct vmm_config *cfg)
+{
+    char answer = 0;
+
+    alarm(20);
+    fake_send(cfg, VMM_MSG_READY, NULL, 0);
+    if (read(cfg->ctl_fd, &answer, 1) != 1 || answer != VMM_CTL_COMMIT)
+        return 73;
+    return say_repaired(cfg);
+}
+
+static void question_is_answered(void **state)
+{
+    struct outcome out;
+
+    (void)state;
+    run(&out, FRONT_LEAKS, say_ready);
+    assert_true(out.ok);
+    assert_true(result_committed(&out.res));
+    clear(&out);
+}
+
+static int ask_twice(const struct vmm_config *cfg)
+{
+    fake_send(cfg, VMM_MSG_READY, NULL, 0);
+    fake_send(cfg, VMM_MSG_READY, NULL, 0);
+    return 1;
+}
+
+static int ask_afterwards(const struct vmm_config *cfg)
+{
+    struct vmm_commit begins = {.state = 0};
+
+    fake_send(cfg, VMM_MSG_COMMIT, &begins, sizeof(begins));
+    fake_send(cfg, VMM_MSG_READY, NULL, 0);
+    return 1;
+}
+
+static void question_out_of_order(void **state)
+{
+    (void)state;
+    expect_error(FRONT_CHECK, ask_twice, "The repairer broke its protocol (question out of order)");
+    expect_error(FRONT_LEAKS, ask_twice, "The repairer broke its protocol (question out of order)");
+    expect_error(FRONT_LEAKS, ask_afterwards, "The repairer broke its protocol (question out of order)");
+}
+
 /* Waits for the wish to stop; an alarm ends it if none comes. */
 static int say_aborted(const struct vmm_config *cfg)
 {
@@ -437,7 +484,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clean),          cmocka_unit_test(repaired),        cmocka_unit_test(slow_and_many),
-        cmocka_unit_test(failure_is_told), cmocka_unit_test(signal_stops),   cmocka_unit_test(deaths),
+        cmocka_unit_test(failure_is_told), cmocka_unit_test(question_is_answered), cmocka_unit_test(question_out_of_order),
+        cmocka_unit_test(signal_stops),   cmocka_unit_test(deaths),
         cmocka_unit_test(choice_of_accelerator), cmocka_unit_test(hostile_frames), cmocka_unit_test(hostile_records), cmocka_unit_test(hostile_summaries),
         cmocka_unit_test(out_of_order),   cmocka_unit_test(progress_never_falls),
     };

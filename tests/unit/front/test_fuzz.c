@@ -19,6 +19,11 @@ static void ignore_progress(void *opaque, enum vr_walk walk, enum vr_pass pass, 
     assert_true(part >= 0 && part <= 1);
 }
 
+static void ignore_ready(void *opaque)
+{
+    (void)opaque;
+}
+
 static void ignore_commit(void *opaque, bool ended)
 {
     (void)opaque;
@@ -71,7 +76,7 @@ static uint32_t fill_summary(GRand *rand, struct vr_summary *sum)
 /* A frame of a random kind: mostly of the right size and with values that are nearly right. */
 static void make_frame(GRand *rand, struct vmm_msg *msg, uint8_t *body)
 {
-    msg->type = (uint32_t)g_rand_int_range(rand, 0, VMM_MSG_FAIL + 2);
+    msg->type = (uint32_t)g_rand_int_range(rand, 0, VMM_MSG_READY + 2);
     msg->len = (uint32_t)g_rand_int_range(rand, 0, 64);
     switch (msg->type) {
     case VMM_MSG_RECORDS:
@@ -83,6 +88,9 @@ static void make_frame(GRand *rand, struct vmm_msg *msg, uint8_t *body)
     case VMM_MSG_COMMIT:
         *(struct vmm_commit *)(void *)body = (struct vmm_commit){.state = (uint32_t)g_rand_int_range(rand, 0, 5)};
         msg->len = sizeof(struct vmm_commit);
+        break;
+    case VMM_MSG_READY:
+        msg->len = (uint32_t)g_rand_int_range(rand, 0, 2);
         break;
     case VMM_MSG_FAIL:
         memset(body, 0, sizeof(struct vmm_fail));
@@ -119,7 +127,7 @@ static bool one_run(GRand *rand, uint64_t *buffer)
     struct options opt = options_of(modes[g_rand_int_range(rand, 0, 3)]);
     struct result res;
     struct frames fr = {.res = &res, .repair = options_is_repair(&opt), .progress = ignore_progress,
-                        .commit = ignore_commit};
+                        .commit = ignore_commit, .ready = ignore_ready};
     g_autoptr(GError) error = NULL;
     bool whole;
 
