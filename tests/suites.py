@@ -61,6 +61,7 @@ SUITES = [
     Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
     Suite('errors', '{py} tests/errors/run.py --build {build}'),
     Suite('journals', '{py} tests/errors/journals.py --build {build}'),
+    Suite('package', '{py} tests/package/run.py --build {build}'),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
     Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
     Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM),

@@ -25,6 +25,7 @@ def main():
         'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6, *build],
         'newer qemu-imgs': ['tests/newer/run.py', '--make', *build],
         'each protection taken away once': ['tests/mutants/run.py'],
+        'packages, and lintian': ['tests/package/run.py', '--full', *build],
         'complete hosts, Debian 12 and 13': ['tests/host/run.py'],
         f'{args.fuzz_seconds} seconds of each fuzz target': ['tests/fuzz/run.py', '--seconds', args.fuzz_seconds, '--seed',
                                                              args.seed % 2**31, '--tools', args.build, '--build', args.fuzz_build],
