@@ -229,6 +229,15 @@ static void print_problems(const struct vol_repair_report *r, bool verbose)
         printf("Problem:  and %u more kinds (--json lists them)\n", r->problems->len - PROBLEMS_SHOWN);
 }
 
+static void print_notes(const struct vol_repair_report *r)
+{
+    for (unsigned i = 0; r->notes[i]; i++) {
+        printf("Note:     ");
+        print_text(r->notes[i]);
+        printf("\n");
+    }
+}
+
 static void print_done(const struct vol_repair_report *r)
 {
     if (r->mode == VOL_REPAIR_CHECK)
@@ -342,6 +351,7 @@ void show_report(const struct vol_repair_report *report, const struct shown *sho
 {
     print_verdict(report, shown);
     print_state(report);
+    print_notes(report);
     print_data(report);
     print_snapshots(report);
     print_problems(report, shown->req->verbose);

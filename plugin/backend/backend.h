@@ -161,6 +161,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Volume, volume_free)
 struct volume *volume_from_defs(void *pool, void *vol, bool locked);
 /* Its pool is the one that the XML describes; NULL: not known. */
 void volume_set_pool(struct volume *vol, const char *pool_xml);
+/* Of a volume's XML, which may be NULL; NULL: it lies upon nothing. Caller frees. */
+char *volume_backing_path(const char *vol_xml);
 
 /* ---- identity.c: who asks ---- */
 
@@ -194,6 +196,13 @@ bool domains_user_of(dev_t device, bool writers, char **domain);
 int open_image(const struct volume *vol, bool to_write, struct stat *st);
 /* What two names of one file, or of one device, have in common. */
 void open_identity(const struct stat *st, dev_t *dev, ino_t *ino);
+
+/* ---- notes.c: what libvirt knows of the image ---- */
+
+#define NOTES_MAX 16
+
+/* Values for the helper's --note. Caller unrefs. */
+GPtrArray *notes_collect(const struct volume *vol, const struct stat *st);
 
 /* ---- owner.c: files that root may not open ---- */
 
@@ -299,6 +308,7 @@ struct spawn {
     const struct job *job;
     const struct job_options *opts; /* may be NULL */
     const char *format;
+    const GPtrArray *notes;  /* of notes_collect() */
     int image_fd, report_fd; /* report_fd -1 = write to job->event_path, if there is one */
 };
 /* Reports and returns false. */

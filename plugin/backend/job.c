@@ -167,6 +167,7 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     g_autoptr(Config) cfg = config_load(&error);
     const char *format = req->opts && req->opts->format ? req->opts->format : req->vol->format;
     struct spawn sp = {.cfg = cfg, .opts = req->opts, .report_fd = req->report_fd};
+    g_autoptr(GPtrArray) notes = NULL;
     struct job *job;
     struct stat st;
     bool started;
@@ -189,6 +190,8 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     }
     events_job_named(job);
     sp.job = job;
+    notes = notes_collect(req->vol, &st);
+    sp.notes = notes;
     started = spawn_helper(&sp, helper);
     close(sp.image_fd);
     if (!started) {

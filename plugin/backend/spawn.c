@@ -89,6 +89,8 @@ static char **make_arguments(const struct spawn *sp)
         g_ptr_array_add(args, g_strdup_printf("--report-fd=%d", HELPER_REPORT_FD));
     else if (sp->job->event_path)
         g_ptr_array_add(args, g_strdup_printf("--report=%s", sp->job->event_path));
+    for (unsigned i = 0; i < sp->notes->len; i++)
+        g_ptr_array_add(args, g_strdup_printf("--note=%s", (char *)g_ptr_array_index(sp->notes, i)));
     g_ptr_array_add(args, g_strdup("--"));
     g_ptr_array_add(args, g_strdup(sp->job->path));
     g_ptr_array_add(args, NULL);

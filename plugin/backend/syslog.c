@@ -192,7 +192,8 @@ void syslog_job_ended(const struct job *job, const struct relay_result *result)
     g_autofree char *what = describe(job), *error = syslog_escape(result->error);
     g_autofree char *message =
         g_strdup_printf("%s has ended: %s%s%s", what, result->verdict, error[0] ? ": " : "", error);
-    bool bad = g_str_equal(result->verdict, "failed") || g_str_equal(result->verdict, "refused");
+    bool bad = g_str_equal(result->verdict, "failed") || g_str_equal(result->verdict, "refused") ||
+               g_str_equal(result->verdict, "blocked");
     struct entry e;
 
     entry_init(&e, bad ? LOG_WARNING : LOG_NOTICE, ID_ENDED);

@@ -109,6 +109,16 @@ static void read_volume(struct volume *vol, xmlNodePtr root)
     vol->group = number_of(child(permissions, "group"), 10);
 }
 
+char *volume_backing_path(const char *vol_xml)
+{
+    xmlDocPtr doc = parse(vol_xml);
+    xmlNodePtr backing = doc ? child(xmlDocGetRootElement(doc), "backingStore") : NULL;
+    char *path = backing ? text_of(child(backing, "path")) : NULL;
+
+    xmlFreeDoc(doc);
+    return path;
+}
+
 struct volume *volume_from_defs(void *pool, void *vol, bool locked)
 {
     bool lock = !locked && lv.object_lock && lv.object_unlock;

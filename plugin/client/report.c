@@ -233,6 +233,27 @@ static bool take_snapshot(JsonObject *object, GArray *snapshots)
            client_get_count(object, "guest-bytes-affected", &s->guest_bytes_affected);
 }
 
+/* Pointers to the texts, which stay the report's. */
+static bool take_note(JsonObject *object, GArray *texts)
+{
+    const char *text = NULL;
+
+    if (!client_get_string(object, "text", &text) || !text)
+        return false;
+    g_array_append_val(texts, text);
+    return true;
+}
+
+static bool take_notes(JsonObject *object, struct vol_repair_report *r)
+{
+    g_autoptr(GArray) texts = g_array_new(TRUE, TRUE, sizeof(char *));
+
+    if (!for_each(object, "notes", take_note, texts))
+        return false;
+    r->notes = g_strdupv((char **)texts->data);
+    return true;
+}
+
 /* Adds up the counts of an array of {id, count}. */
 static bool take_mended(JsonObject *object, GArray *sums)
 {
@@ -358,7 +379,8 @@ struct vol_repair_report *client_parse_report(JsonNode *node, enum vol_repair_mo
     if (!object || !take_outcome(object, r) || !take_counters(object, r) || !take_state(object, r) ||
         !for_each(object, "problems", take_problem, r->problems) ||
         !for_each(object, "guest-ranges-affected", take_range, r->ranges) ||
-        !for_each(object, "snapshots-affected", take_snapshot, r->snapshots) || !take_both(object, r)) {
+        !for_each(object, "snapshots-affected", take_snapshot, r->snapshots) || !take_both(object, r) ||
+        !take_notes(object, r)) {
         client_error(error, PROTOCOL, "the daemon sent a report that makes no sense");
         return NULL;
     }
@@ -379,6 +401,7 @@ void vol_repair_report_free(struct vol_repair_report *report)
     g_free(report->accel);
     g_free(report->accel_reason);
     g_free(report->interrupted_journal);
+    g_strfreev(report->notes);
     g_free(report->undo_journal);
     g_array_unref(report->problems);
     g_array_unref(report->ranges);

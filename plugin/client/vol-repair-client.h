@@ -160,6 +160,7 @@ struct vol_repair_report {
     char *accel, *accel_reason; /* the reason: only with "process" */
     gboolean image_changed;
     char *interrupted_journal;   /* of an earlier repair or undo that was interrupted; path on the daemon's host */
+    char **notes;                /* sentences on what the host knows of the volume, NULL at the end */
     gboolean interrupted_undone; /* it was rolled back first; else it still waits for that */
     gboolean corrupt;            /* the image was marked corrupt when it was first read */
     gint64 corruptions, corruptions_fixed, leaks, leaks_fixed, check_errors;

@@ -77,6 +77,7 @@ struct options {
     char *undo;
     struct undo_limits undo_limits;
     char *report;
+    GPtrArray *notes; /* ID:NAME, as notes_take() let them in */
 };
 
 /* On failure *opt is still to be given to options_clear(). */
@@ -96,6 +97,13 @@ static inline bool options_is_repair(const struct options *opt)
 {
     return opt->mode == FRONT_LEAKS || opt->mode == FRONT_ALL;
 }
+
+/* ---- notes.c: what the caller knows of the image ------------------------------------------------------ */
+
+#define NOTES_MAX 16
+
+/* One value of --note. */
+bool notes_take(GPtrArray *notes, const char *value, GError **error);
 
 /* ---- imageopts.c: small parsers ------------------------------------------------------------------ */
 
@@ -445,6 +453,8 @@ bool result_would_mend_more(const struct result *res);
 void text_print_snapshots(const struct result *res);
 void json_add_would(struct json *j, const struct result *res);
 void json_add_snapshots(struct json *j, const struct result *res);
+/* notes.c */
+void json_add_notes(struct json *j, const struct options *opt);
 
 /* report_json.c: docs/report.md. */
 void json_add_ranges(struct json *j, const struct result *res, uint32_t root);

@@ -32,6 +32,7 @@ enum {
     OPT_IMAGE_FD,
     OPT_NAME,
     OPT_USER,
+    OPT_NOTE,
     OPT_FORCE_LEAKS,
     OPT_TEST_CRASH_AFTER,
     OPT_TEST_VMM_CRASH_AFTER,
@@ -68,6 +69,7 @@ static const struct option long_options[] = {
     {"image-fd", required_argument, NULL, OPT_IMAGE_FD},
     {"name", required_argument, NULL, OPT_NAME},
     {"user", required_argument, NULL, OPT_USER},
+    {"note", required_argument, NULL, OPT_NOTE},
     {"force-leaks", no_argument, NULL, OPT_FORCE_LEAKS},
     /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
     {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
@@ -106,6 +108,7 @@ void options_print_help(void)
            "      --max-messages N   examples for each problem (100)\n"
            "      --report FILE      write the report, in JSON, into FILE\n"
            "      --report-fd N      the same, to an open descriptor\n"
+           "      --note ID:NAME     a remark for the report: managed-save or overlay, and whose\n"
            "      --stream           JSON lines on standard output: progress, then the report\n"
            "      --image-fd N       the image is open already on this descriptor\n"
            "      --name TEXT        what messages and the report call the image\n"
@@ -141,6 +144,7 @@ void options_clear(struct options *opt)
     g_free(opt->undo);
     g_free(opt->report);
     g_free(opt->user);
+    g_clear_pointer(&opt->notes, g_ptr_array_unref);
     memset(opt, 0, sizeof(*opt));
 }
 
@@ -155,6 +159,7 @@ static void options_default(struct options *opt)
     opt->undo_limits = (struct undo_limits){.count = 8, .total = 1000, .bytes = UINT64_C(4) << 30, .days = 90};
     opt->image_fd = -1;
     opt->report_fd = -1;
+    opt->notes = g_ptr_array_new_with_free_func(g_free);
 }
 
 /* ---- values with a short list of words ------------------------------------------------------------- */
@@ -364,6 +369,8 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
     case OPT_USER:
         string_set(&opt->user, value);
         return true;
+    case OPT_NOTE:
+        return notes_take(opt->notes, value, error);
     case OPT_OBJECT:
         return object_parse(value, error);
     default:

@@ -18,6 +18,7 @@ def parse():
     for name in ('--mode', '-f', '--accel', '--memory', '--timeout', '--max-messages', '--undo', '--undo-max-count',
                  '--undo-max-bytes', '--report', 'filename'):
         parser.add_argument(name)
+    parser.add_argument('--note', action='append')
     parser.add_argument('--stream', action='store_true')
     parser.add_argument('--version', action='version', version='scripted')
     parser.add_argument('--image-fd', type=int)

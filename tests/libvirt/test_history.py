@@ -141,7 +141,7 @@ def test_damaged_index(t):
     good = {'job': '7', 'mode': 'check', 'owner': 'uid:1', 'volume': 'v', 'path': '/v', 'phase': 'check', 'refresh': '1',
             'device': '1', 'inode': '1', 'size': '1', 'started': '1', 'percent': '100', 'verdict': 'clean', 'exit-code': '0',
             'ended': '2', 'report': 'job-7-v.json'}
-    bad = [{**good, 'job': '0'}, {**good, 'job': '-1'}, {**good, 'mode': 'magic'}, {**good, 'verdict': 'fine'},
+    bad = [{**good, 'job': '0'}, {**good, 'job': '-1'}, {**good, 'mode': 'magic'}, {**good, 'verdict': 'f=ne'},
            {**good, 'exit-code': '256'}, {**good, 'percent': '101'}, {k: v for k, v in good.items() if k != 'owner'},
            {**good, 'started': 'x'}, {**good, 'phase': None}, {**good, 'job': '99999999999'}]
     text = ''.join(json.dumps(line, separators=(',', ':')) + '\n' for line in [good, *bad]) + '\0\xff{"job":' + 'x' * 100000

@@ -54,6 +54,19 @@ class Cli(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.base)
 
+    def test_note(self):
+        """A remark of the caller's is a sentence in the report, whatever is in the name; others are refused."""
+        run = subprocess.run([PROGRAM, f"--accel={ACCEL}", "--mode=check", "--output=json", "--note=managed-save:a%s\n\"b",
+                              "--note=overlay:c:d", self.path("clean")], capture_output=True, text=True, check=True)
+        report = json.loads(run.stdout)
+        SCHEMA.validate(report)
+        self.assertEqual([(n["id"], n["name"]) for n in report["notes"]], [("managed-save", "a%s\n\"b"), ("overlay", "c:d")])
+        self.assertIn("The domain 'a%s\n\"b' was saved", report["notes"][0]["text"])
+        for bad in (["x:y"], ["overlay"], ["overlay:"], [":y"], ["overlay:" + "x" * 1024], ["overlay:x"] * 17):
+            run = subprocess.run([PROGRAM, *(f"--note={b}" for b in bad), self.path("clean")], capture_output=True, text=True,
+                                 check=False)
+            self.assertEqual((run.returncode, "--note expects" in run.stderr), (1, True), bad)
+
     def setUp(self):
         self.dir = tempfile.mkdtemp(dir=self.base)
         for name, path in self.templates.items():
