@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True
 
 import case_oracle  # noqa: E402
 from case_steps import Case, Tool  # noqa: E402
+from mkqcow2 import Recipe  # noqa: E402
 from qcow2_image import RecipeError  # noqa: E402
 
 SKIPPED = 77  # meson: the whole test was skipped
@@ -53,6 +54,20 @@ def why_not(accel):
     return ""
 
 
+def one_per_row(names, cases):
+    """Of these cases, for each row of the problem table one that raises it: its namesake, else the first."""
+    raised = {}
+    for name in names:
+        with open(os.path.join(cases, name, "recipe"), encoding="utf-8") as file:
+            for slug in set().union(*Recipe(file.read()).raises.values()):
+                raised.setdefault(slug, []).append(name)
+    chosen = set()
+    for slug, raising in sorted(raised.items(), key=lambda item: len(item[1])):
+        if not chosen & set(raising):
+            chosen.add(slug if slug in raising else raising[0])
+    return sorted(chosen)
+
+
 def propose(results):
     """Prints the `differs` lines that would make the recipes agree; the reasons are for a person to write."""
     for name, _, _, proposals, _ in results:
@@ -65,6 +80,7 @@ def options():
     parser.add_argument("--vol-repair", required=True, metavar="PATH", help="the program under test")
     parser.add_argument("--accel", choices=("kvm", "process"), default="process")
     parser.add_argument("--filter", default="*", metavar="GLOB", help="only cases with such names")
+    parser.add_argument("--one-per-row", action="store_true", help="only as many as raise each row of the problem table")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", default=os.path.join(HERE, "cases"), metavar="DIR")
     parser.add_argument("--cache", default=os.environ.get("VOL_REPAIR_CASE_CACHE"), metavar="DIR",
@@ -81,6 +97,8 @@ def main():
     names = sorted(n for n in os.listdir(args.cases) if fnmatch.fnmatch(n, args.filter))
     if not names:
         sys.exit(f"no case is called {args.filter}")
+    if args.one_per_row:
+        names = one_per_row(names, args.cases)
     reason = why_not(args.accel)
     if reason:
         print(f"cases: skipped: {reason}\n0 passed, 0 failed, {len(names)} skipped (--accel={args.accel})")

@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""suites.py: runs every test suite, one after the other, and adds up what they say. Called by `./run test`."""
+"""suites.py: runs every test suite, one after the other, and adds up what they say. Called by `./run test`.
+
+On a machine without /dev/kvm, EMULATED runs beside them, in one emulated PC (tests/machine).
+"""
 import argparse
 import collections
 import dataclasses
@@ -23,6 +26,8 @@ SKIP = re.compile(r'^\s*(?:\w+: )?(?:SKIP|skipped)\b:?\s+(?:.*: )?(\S.*)')  # th
 KVM = os.access('/dev/kvm', os.R_OK | os.W_OK)
 ACCEL = 'kvm' if KVM else 'process'
 SKIPPED = 77  # exit status, as meson has it
+MACHINE = ROOT / 'tests' / 'machine' / 'machine.py'
+RESULTS = 'results: '  # what the last line begins with that suites.py prints inside the emulated PC
 CMOCKA = re.compile(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)')
 
 
@@ -64,8 +69,20 @@ SUITES = [
     Suite('package', '{py} tests/package/run.py --build {build}'),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
     Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
+    Suite('machine', '{py} tests/machine/run.py', quick=False),
     Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM),
 ]
+
+# What needs KVM, inside the emulated PC: about ten times slower than a real one. The cases come last: by then those outside
+# have left qemu-img's answers in the cache.
+EMULATED = [
+    Suite('hostile, emulated kvm_amd', '{py} tests/hostile/run.py --build {build}', quick=False),
+    Suite('errors, emulated kvm_amd', '{py} tests/errors/run.py --build {build} kvm', quick=False),
+    Suite('demo, emulated kvm_amd', '{py} tests/demo/demo.py --build {build} --batch --count --volume disk.qcow2', kvm=True, quick=False),
+    Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row', kvm=True, quick=False),
+]
+ALL_CASES = Suite('cases, emulated kvm_amd', CASES.format(build='{build}', accel='kvm'), kvm=True, timeout=1200)
+EMULATED_SECONDS = 1700  # for all of it on an idle machine
 
 
 @dataclasses.dataclass
@@ -188,24 +205,92 @@ def print_table(results):
         print('no /dev/kvm here: what is not said to have run under KVM ran in a sandboxed process')
 
 
-def main():
-    parser = argparse.ArgumentParser(prog='./run test', description='Runs the test suites.')
-    parser.add_argument('--quick', action='store_true', help='leave out the long suites')
-    parser.add_argument('--list', action='store_true', help='only name the suites')
-    parser.add_argument('filter', nargs='?', default='', help='only suites whose name contains this')
-    args = parser.parse_args()
-    chosen = [s for s in SUITES if args.filter in s.name and (s.quick or not args.quick)]
-    if args.list:
-        print('\n'.join(s.name for s in chosen))
-        return 0
-    if not chosen:
-        print(f'run: no suite is named like "{args.filter}"', file=sys.stderr)
-        return 2
-    LOGS.mkdir(parents=True, exist_ok=True)
+class Machine:
+    """The emulated PC with suites of EMULATED in it, beside whatever else runs."""
+
+    def __init__(self, chosen, args):
+        self.suites, self.log, self.child, self.why_not = chosen, LOGS / 'emulated.log', None, ''
+        fetched = subprocess.run([MACHINE, '--fetch'], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if fetched.returncode != 0:
+            self.why_not = fetched.stderr.strip()
+            return
+        limit = EMULATED_SECONDS * patience.measure() * (4 if args.all_cases else 1)
+        command = [MACHINE, f'--timeout={limit:.0f}', '--', '/usr/bin/python3', 'tests/suites.py', '--inside', args.filter]
+        with open(self.log, 'wb') as out:
+            self.child = subprocess.Popen(command + ['--all-cases'] * args.all_cases, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=subprocess.STDOUT, start_new_session=True)
+
+    def results(self):
+        """Waits. [(suite, outcome)]; where there was no PC, or it broke, a single one that says so."""
+        whole = Suite('emulated kvm_amd', '')
+        if not self.child:
+            return [(whole, Outcome(skipped=1, reasons=collections.Counter([self.why_not])))]
+        self.child.wait()
+        *lines, last = self.log.read_text(errors='replace').rstrip().splitlines() or ['']
+        print('\n'.join(lines[-60:]), flush=True)
+        if not last.startswith(RESULTS):
+            return [(whole, Outcome(failed=1, trouble=f'the PC ended early, with "{last}"'))]
+        found = [Outcome(**fields) for fields in json.loads(last[len(RESULTS):])]
+        for outcome in found:
+            outcome.reasons = collections.Counter(outcome.reasons)
+        return list(zip(self.suites, found, strict=True))
+
+    def end(self):
+        if self.child:
+            end_session(self.child)
+
+
+def run_suites(chosen):
     results = []
     for suite in chosen:
         print(f'{suite.name:<28}', end='', flush=True)
         results.append((suite, run_suite(suite)))
+    return results
+
+
+def choose(args):
+    """(suites to run here, suites to run in the emulated PC)"""
+    emulated = [*EMULATED[:-1], ALL_CASES] if args.all_cases else EMULATED
+    wanted = [[s for s in suites if args.filter in s.name and (s.quick or not args.quick)] for suites in (SUITES, emulated)]
+    if args.inside:
+        return wanted[1], []
+    return [] if args.emulated else wanted[0], wanted[1] if args.emulated or not KVM else []
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog='./run test', description='Runs the test suites.')
+    parser.add_argument('--quick', action='store_true', help='leave out the long suites')
+    parser.add_argument('--list', action='store_true', help='only name the suites')
+    parser.add_argument('--emulated', action='store_true', help='only what runs in the emulated PC, also where there is a /dev/kvm')
+    parser.add_argument('--all-cases', action='store_true', help='in the emulated PC every case, not one for each row')
+    parser.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)  # run by Machine
+    parser.add_argument('filter', nargs='?', default='', help='only suites whose name contains this')
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
+    here, emulated = choose(args)
+    if args.list:
+        print('\n'.join(s.name for s in here + emulated))
+        return 0
+    if not here + emulated:
+        print(f'run: no suite is named like "{args.filter}"', file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    LOGS.mkdir(parents=True, exist_ok=True)
+    machine = Machine(emulated, args) if emulated else None
+    try:
+        results = run_suites(here)
+        if machine:
+            print('what ran in the emulated PC meanwhile:', flush=True)
+            results += machine.results()
+    finally:
+        if machine:
+            machine.end()
+    if args.inside:
+        print(RESULTS + json.dumps([dataclasses.asdict(outcome) for _, outcome in results]))
+        return 0
     print_table(results)
     total = [sum(getattr(o, key) for _, o in results) for key in ('passed', 'failed', 'skipped')]
     print('\n{} passed, {} failed, {} skipped'.format(*total), flush=True)

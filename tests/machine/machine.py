@@ -64,12 +64,17 @@ def qemu_command(args, run, made, terminal):
             '-virtfs', 'local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap']
 
 
-def prepare(args, run, terminal):
-    """Everything that QEMU is given. Returns its command."""
+def fetch(args):
+    """The kernel's directory, and the files of the initial file system."""
     if not shutil.which(QEMU):
         raise MachineError(f'{QEMU} is missing here: ./run deps')
     made = kernel.get(args.kernel)
-    files = kernel.base_files(made, 'kvm-amd')
+    return made, kernel.base_files(made, 'kvm-amd')
+
+
+def prepare(args, run, terminal):
+    """Everything that QEMU is given. Returns its command."""
+    made, files = fetch(args)
     files['init'] = (HERE / 'init').read_bytes()
     (run / 'initrd').write_bytes(kernel.cpio(files))
     (run / 'command').write_bytes(terminal_script() if terminal else command_script(args.command))
@@ -93,15 +98,14 @@ class Relay:
 
 
 def wait(child, run, seconds):
-    """Streams the output until the PC is off. False where the time was over."""
+    """Streams the output until the PC is off. TimeoutError where the time is over."""
     relay, end = Relay(run), time.monotonic() + seconds
     while child.poll() is None:
         relay.pump()
         if time.monotonic() > end:
-            return False
+            raise TimeoutError
         time.sleep(0.05)
     relay.pump()
-    return True
 
 
 def verdict(run):
@@ -124,9 +128,7 @@ def run_amd(args):
             child = subprocess.Popen(command, stdin=None if terminal else subprocess.DEVNULL, stdout=None if terminal else log,
                                      stderr=log)
         try:
-            if not wait(child, run, args.timeout):
-                print(f'machine: not done within {args.timeout} seconds', file=sys.stderr)
-                return TIMED_OUT
+            wait(child, run, args.timeout)
         finally:
             child.kill()
             child.wait()
@@ -143,12 +145,13 @@ def parse():
     parser.add_argument('--disk', type=int, default=8, metavar='GIB', help='how much may be written to files (8)')
     parser.add_argument('--cpus', type=int, default=1, help='processors of the PC (1)')
     parser.add_argument('--kernel', metavar='DEB', help="another package of a kernel than apt's linux-image-amd64")
+    parser.add_argument('--fetch', action='store_true', help='only see to it that the kernel is here')
     parser.add_argument('--console', metavar='FILE', help='keep what the PC said on its serial console')
     parser.add_argument('command', nargs=argparse.REMAINDER, metavar='COMMAND...', help='a shell, if there is none and a terminal')
     args = parser.parse_args()
     if args.command[:1] == ['--']:
         del args.command[0]
-    if not args.command and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not args.command and not args.fetch and not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error('no COMMAND, and no terminal for a shell; for example: ./run machine -- dmesg')
     return args
 
@@ -157,7 +160,13 @@ def main():
     args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if args.fetch:
+            fetch(args)
+            return 0
         return run_amd(args)
+    except TimeoutError:
+        print(f'machine: not done within {args.timeout:g} seconds', file=sys.stderr)
+        return TIMED_OUT
     except MachineError as error:
         print(f'machine: {error}', file=sys.stderr)
         return NO_PC
