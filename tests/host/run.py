@@ -7,6 +7,7 @@ install.py, volumes.py, defects.py (n01 to n15), reboot.py. What was typed and p
 """
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,7 @@ def main():
     parser.add_argument('--local-tree', type=Path, metavar='TAR', help='a tar of a DESTDIR with the default prefix')
     parser.add_argument('tests', nargs='*', metavar='WORD', help='only tests with one of these in their names')
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the machine ends with us
     total = [0, 0, 0]
     for debian in [args.debian] if args.debian else sorted(image.RELEASES):
         try:
