@@ -326,6 +326,11 @@ static void print_next(const struct vol_repair_report *r, const struct shown *s)
         print_command(s, VOL_REPAIR_ALL);
         printf("            ");
         print_command(s, VOL_REPAIR_UNDO);
+    } else if (r->needed_bytes) {
+        printf("Next:     the volume's device is too small for what has to be rebuilt: make it larger by %" PRId64 " bytes,\n"
+               "          a logical volume by `lvextend -L +%" PRId64 "k`, then mend what can be mended:\n            ",
+               r->needed_bytes, r->needed_bytes / 1024 + 1);
+        print_command(s, VOL_REPAIR_ALL);
     } else if (r->verdict != VOL_REPAIR_FAILED && all_would_mend(r)) {
         printf("Next:     mend what can be mended:\n            ");
         print_command(s, VOL_REPAIR_ALL);

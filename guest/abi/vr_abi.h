@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VR_ABI_VERSION 3u
+#define VR_ABI_VERSION 4u
 #define VR_BOOT_MAGIC  0x544f4f4252565256ull /* "VRVRBOOT", little endian */
 
 #define VR_ABI_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")

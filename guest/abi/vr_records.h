@@ -122,7 +122,8 @@ struct vr_summary {
     uint64_t clusters_freed;    /* in  refcounts that fall to 0 */
     uint64_t guest_bytes_hit;   /* in  guest bytes in reach of a damage, first walk */
     uint64_t heap_used;         /* in  most arena bytes in use */
-    uint64_t reserved[4];       /* in  0 */
+    uint64_t room_needed;       /* in  bytes that a device lacks for a new structure (in a check: of mode all), or 0 */
+    uint64_t reserved[3];       /* in  0 */
     struct vr_would would[2];   /* in  mode leaks, mode all */
 };
 

@@ -7,7 +7,7 @@
     .long 1             /* VR_NOTE_TYPE */
     .asciz "VR"
     .align 4
-    .long 3             /* VR_ABI_VERSION; start.c asserts that it is still 3 */
+    .long 4             /* VR_ABI_VERSION; start.c asserts that it is still 4 */
 
     .text
     .globl _start

@@ -33,6 +33,8 @@ enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*
     ctx->would = w;
     enum vr_status st = walk(ctx, VR_WALK_CHECK);
     w->status = st;
+    if (mode == VR_MODE_ALL)
+        told->room_needed = ctx->sum->room_needed;
     w->clusters_freed = ctx->sum->clusters_freed;
     memcpy(w->mended, ctx->sum->fixed, sizeof(w->mended));
     if (st == VR_OK)

@@ -162,6 +162,7 @@ struct vol_repair_report {
     char *interrupted_journal;   /* of an earlier repair or undo that was interrupted; path on the daemon's host */
     char **notes;                /* sentences on what the host knows of the volume, NULL at the end */
     gboolean interrupted_undone; /* it was rolled back first; else it still waits for that */
+    gint64 needed_bytes;         /* the volume's device has to be larger by so much to be mended; 0: that is not the reason */
     gboolean corrupt;            /* the image was marked corrupt when it was first read */
     gint64 corruptions, corruptions_fixed, leaks, leaks_fixed, check_errors;
     gint64 guest_bytes_affected;

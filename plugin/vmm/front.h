@@ -307,6 +307,8 @@ void result_conclude(struct result *res);
 void result_conclude_image(struct result *res);
 /* Whether something that this repair wrote is in the image. */
 bool result_repair_changed(const struct result *res);
+/* Bytes by which a block device has to be larger for what was refused, or 0: more room would not help. */
+uint64_t result_room_needed(const struct result *res);
 /* Whether an interrupted repair waits to be rolled back. */
 bool result_is_interrupted(const struct result *res);
 /* Whether the image has its corrupt bit at the end of the run: QEMU does not open it for writing. */

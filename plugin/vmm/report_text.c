@@ -175,6 +175,16 @@ static bool can_mend(const struct result *res, enum vr_policy policy)
     return false;
 }
 
+/* A block device that is full: what there is too little of can be had. */
+static void print_room(const struct result *res)
+{
+    g_autofree char *path = g_shell_quote(options_shown_name(res->opt));
+
+    printf("Next:     the device is too small for what has to be rebuilt: make it larger by %" G_GUINT64_FORMAT " bytes, then\n"
+           "          --mode=all mends what can be mended. A logical volume: lvextend -L +%" G_GUINT64_FORMAT "k %s\n",
+           result_room_needed(res), (result_room_needed(res) + 1023) / 1024, path);
+}
+
 static void print_next(const struct result *res)
 {
     enum front_mode mode = res->opt->mode;
@@ -185,6 +195,8 @@ static void print_next(const struct result *res)
     else if (result_is_interrupted(res))
         printf("Next:     --mode=undo rolls the interrupted repair back; --mode=all does that first, and then mends what can\n"
                "          be mended.\n");
+    else if (result_room_needed(res))
+        print_room(res);
     else if (mode == FRONT_CHECK && leaks && !result_would_mend_more(res))
         printf("Next:     --mode=leaks mends it.\n");
     else if ((mode == FRONT_CHECK && all) || (mode == FRONT_LEAKS && can_mend(res, VR_POL_ALL)))

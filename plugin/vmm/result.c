@@ -187,6 +187,13 @@ void result_conclude_image(struct result *res)
     res->image_changed = res->interrupted.rolled_back || result_repair_changed(res);
 }
 
+uint64_t result_room_needed(const struct result *res)
+{
+    uint64_t needed = res->have_summary ? res->summary.room_needed : 0;
+
+    return needed <= VR_OFFSET_MAX ? needed : 0;
+}
+
 bool result_is_interrupted(const struct result *res)
 {
     return res->interrupted.journal && !res->interrupted.rolled_back;
@@ -273,6 +280,10 @@ static void conclude_refusal(struct result *res, const struct vr_record *rec)
         conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not open '%s': %s", shown, line->str));
     } else {
         message_render(line, row_words[row].message, res->names, rec, false);
+        if (result_room_needed(res))
+            g_string_append_printf(line, "; make the device larger by %" G_GUINT64_FORMAT " bytes (lvextend -L +%" G_GUINT64_FORMAT
+                                   "k), and do the same again",
+                                   result_room_needed(res), (result_room_needed(res) + 1023) / 1024);
         conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup_printf("Could not check '%s': %s", shown, line->str));
         res->cli_error = aborted_line(res, rec);
     }

@@ -451,6 +451,39 @@ def rebuild_on_a_block_device(lab):
         raise AssertionError(f'exit {done.returncode}, the guest reads {"the same" if data[0] == data[1] else "something else"}')
 
 
+FULL_RECIPE = """image size=64M
+write 0 1M pattern=1
+poke reftable[0] = 0
+"""
+
+
+def refcounts_lost_on_a_full_device(lab):
+    """It says how much more it needs, and with just that much more it mends, the guest's data as before."""
+    (lab.dir / 'recipe').write_text(FULL_RECIPE)
+    subprocess.run([sys.executable, ROOT / 'testdata' / 'mkqcow2.py', lab.dir / 'recipe', lab.image], check=True)
+    made = subprocess.run(['losetup', '-f', '--show', lab.image], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise Skip(f'no loop device: {made.stderr.strip()[:80]}')
+    device, lab.before = made.stdout.strip(), lab.digest()
+    try:
+        done = lab.repair(f'--report={lab.dir}/report', image=device, mode='check')
+        needed = json.loads((lab.dir / 'report').read_text())['needed-bytes']
+        if f'make it larger by {needed} bytes' not in done.stdout or 'more than one way' in done.stdout:
+            raise AssertionError(f'exit {done.returncode}: {done.stdout}')
+        expect(lab, lab.repair(image=device), 1, f'make the device larger by {needed} bytes .lvextend')
+        for more, status in ((needed - 65536, 1), (needed, 0)):
+            os.truncate(lab.image, lab.image.stat().st_size + more)
+            subprocess.run(['losetup', '-c', device], check=True)
+            done = lab.repair(image=device)
+            if done.returncode != status:
+                raise AssertionError(f'{more} bytes more: exit {done.returncode}: {done.stderr[-300:]}')
+            if status:
+                os.truncate(lab.image, lab.image.stat().st_size - more)
+    finally:
+        subprocess.run(['losetup', '-d', device], check=True)
+    subprocess.run(['qemu-img', 'check', '-q', '-f', 'qcow2', lab.image], check=True)
+
+
 def too_little_memory(lab):
     expect(lab, lab.repair('--memory=1M'), 1, '(?i)memory')
 
@@ -493,7 +526,7 @@ NEED_KVM = {each_failing_ioctl_of_kvm}
 NEED_ROOT = {no_kvm_device, auto_without_a_kvm_device, kvm_device_without_permission, auto_without_permission_for_kvm,
              kvm_device_that_is_none, auto_with_a_kvm_device_that_is_none, kvm_that_another_hypervisor_has,
              auto_with_kvm_that_another_hypervisor_has, a_terminal_is_told_of_no_kvm, image_of_another_owner_read_only,
-             full_tmp, journal_on_a_full_disk, image_on_a_full_disk, rebuild_on_a_block_device}
+             full_tmp, journal_on_a_full_disk, image_on_a_full_disk, rebuild_on_a_block_device, refcounts_lost_on_a_full_device}
 
 
 def main():

@@ -3,6 +3,18 @@
 #include "check.h"
 #include "fix.h"
 
+/*
+ * A device cannot grow by itself; whoever can make it larger is told by how much. Not where that would bring a pointer to
+ * life that names a place behind the end.
+ */
+static void room_lacks(struct vr_ctx *ctx, uint64_t end)
+{
+    const struct vr_image *img = ctx->img;
+
+    if (ctx->flags & VR_BOOT_DEVICE && end > ctx->file_size && end <= img->dangling && end <= VR_OFFSET_MAX)
+        ctx->sum->room_needed = end - ctx->file_size;
+}
+
 static enum vr_status refuse(struct vr_ctx *ctx, uint64_t clusters)
 {
     struct vr_finding f = vr_finding_none();
@@ -27,8 +39,10 @@ enum vr_status vr_grow_file(struct vr_ctx *ctx, uint64_t size)
     if (size <= ctx->file_size)
         return VR_OK;
     /* A pointer that names a place behind the end would come to life, were the file to reach it. */
-    if (!may_grow(ctx, size) || size > ctx->img->dangling)
+    if (!may_grow(ctx, size) || size > ctx->img->dangling) {
+        room_lacks(ctx, size);
         return refuse(ctx, 1);
+    }
     if (!ctx->would)
         VR_TRY(vr_io_do(&ctx->io, &r));
     ctx->file_size = size;
@@ -70,6 +84,8 @@ enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
     bool device = ctx->flags & VR_BOOT_DEVICE;
 
     *offset = 0;
+    if (end <= VR_OFFSET_MAX >> img->h.cluster_bits && device && img->highest != 0 && !img->incomplete)
+        room_lacks(ctx, end << img->h.cluster_bits);
     if (end > VR_OFFSET_MAX >> img->h.cluster_bits || !(device ? device_has_room(ctx, end) : file_has_room(ctx, end)))
         return VR_OK;
     /* Whatever pass 6 could not see is still in the map. */

@@ -235,7 +235,7 @@ static void report_is_read(void **state)
 {
     static const char text[] = START REPORT_WITH(
         "\"corruptions-fixed\":9,\"filename\":\"/pool/disk\",\"undo\":{\"journal\":\"/u/j\",\"bytes\":1},"
-        "\"repair\":{\"bytes-changed\":24,\"clusters-freed\":5},\"timings\":{\"total\":17},\"guest-bytes-affected\":"
+        "\"repair\":{\"bytes-changed\":24,\"clusters-freed\":5},\"timings\":{\"total\":17},\"needed-bytes\":4096,\"guest-bytes-affected\":"
         "512,"
         "\"guest-ranges-affected\":[{\"offset\":4096,\"length\":512}],"
         "\"problems\":[{\"id\":\"a-b\",\"code\":\"0x6003\",\"severity\":\"leak\",\"count\":3,\"fixed\":2,\"remaining\":"
@@ -256,6 +256,7 @@ static void report_is_read(void **state)
     assert_int_equal(r->bytes_changed, 24);
     assert_int_equal(r->clusters_freed, 5);
     assert_int_equal(r->milliseconds, 17);
+    assert_int_equal(r->needed_bytes, 4096);
     assert_int_equal(r->ranges->len, 1);
     assert_int_equal(g_array_index(r->ranges, struct vol_repair_range, 0).offset, 4096);
     p = &g_array_index(r->problems, struct vol_repair_problem, 0);

@@ -410,7 +410,7 @@ static void hostile_summaries(void **state)
     sum.cluster_bits = 64;
     expect_lie(VMM_MSG_SUMMARY, &sum, sizeof(sum), "summary with impossible values");
     sum = fake_summary();
-    sum.reserved[3] = 1;
+    sum.reserved[2] = 1;
     expect_lie(VMM_MSG_SUMMARY, &sum, sizeof(sum), "summary with reserved fields set");
     sum = fake_summary();
     sum.found[VR_WALK_FINAL][VR_P_COUNT] = 1;
