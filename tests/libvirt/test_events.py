@@ -199,3 +199,14 @@ def test_reports_are_bounded_in_bytes(t):
         assert wait_until(lambda: ids() == [1, 5, 6, 7, 8, 9, 10], 10), ids()
         assert fetch(conn, 1)['event'] == 'start'
         running.abort()
+
+
+def test_as_documented(t):
+    """What docs/libvirt.md opens with, by stock virsh."""
+    with t.lab('clean') as lab, connection(lab) as conn:
+        disk(lab)
+        assert repair(conn, 'disk.qcow2', 'check')['verdict'] == 'clean'
+        assert wait_until(lambda: 'job-1-disk.qcow2.json' in lab.virsh('vol-list', 'vol-repair').stdout, 10)
+        done = lab.virsh('vol-download', '--pool', 'vol-repair', 'job-1-disk.qcow2.json', '/dev/stdout')
+        assert done.returncode == 0 and '"verdict": "clean"' in done.stdout, done
+        assert lab.virsh('pool-destroy', 'vol-repair').returncode == 0

@@ -13,6 +13,7 @@ import libvirt
 from common import (MAGIC, OPS, StreamJob, check_schema, connection, control, expect_error, jobs, repair,
                     volume, wait_for_state)
 from lab import wait_until
+from patience import seconds
 
 NAMES = ['two words.qcow2', 'blå-日本.qcow2', '..%2f..%2fetc.qcow2', "it's \"quoted\" & <odd>.qcow2", '-r.qcow2',
          '$(id).qcow2']
@@ -286,7 +287,7 @@ def test_control_on_busy_daemon(t):
         running = [StreamJob(conn, volume(conn, f'd{i}.qcow2'), 'check') for i in range(30)]
         started = time.monotonic()
         assert "version=" in control(conn, "<vol-repair request='capabilities'/>")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < seconds(3)
         for job in running:
             job.abort()
         assert wait_until(lambda: all(j['state'] == 'done' for j in jobs(conn)), 20)
