@@ -113,17 +113,30 @@ static void add_job(const struct job *job, void *opaque)
     g_string_append(line, "}\n");
 }
 
+/* As a whole or not at all, and not waiting for a disk: a power cut may cost the list, never a job its time. */
+static bool replace(const char *path, const GString *text)
+{
+    g_autofree char *temp = g_strconcat(path, ".new", NULL);
+    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    bool ok;
+
+    if (fd < 0)
+        return false;
+    ok = write(fd, text->str, text->len) == (ssize_t)text->len;
+    ok = close(fd) == 0 && ok;
+    return ok && rename(temp, path) == 0;
+}
+
 void history_save(void)
 {
     static GMutex writing;
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&writing);
     g_autoptr(GString) text = g_string_new(NULL);
-    g_autoptr(GError) error = NULL;
     g_autofree char *path = index_path();
 
     job_each(add_job, text);
-    if (path && !g_file_set_contents_full(path, text->str, text->len, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error))
-        vr_log("the list of jobs cannot be kept: %s", error->message);
+    if (path && !replace(path, text))
+        vr_log("the list of jobs cannot be kept in '%s': %s", path, g_strerror(errno));
 }
 
 /* ---- reading ---- */

@@ -69,7 +69,7 @@ def test_names(t):
             assert repair(conn, name, 'check')['filename'] == str(path)
         assert sorted(j['volume'] for j in jobs(conn)) == sorted(NAMES)
         reports = os.listdir(lab.reports_dir)
-        assert len(reports) == len(NAMES) and os.listdir(lab.reports_dir.parent) == ['reports'], reports
+        assert len(reports) == len(NAMES) and sorted(os.listdir(lab.reports_dir.parent)) == ['reports', 'reports.jobs'], reports
 
 
 def test_name_that_is_not_utf8(t):
@@ -209,7 +209,7 @@ def test_many_at_a_time(t):
         started = time.monotonic()
         running = [StreamJob(conn, volume(conn, f'd{i}.qcow2'), 'all') for i in range(12)]
         assert len([j for j in jobs(conn) if j['state'] == 'running']) == 12
-        assert time.monotonic() - started < 2, 'the daemon was held up'
+        assert time.monotonic() - started < seconds(5), 'the daemon was held up'
         assert all(job.report()['verdict'] == 'repaired' for job in running)
 
 
