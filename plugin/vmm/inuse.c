@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -54,12 +55,27 @@ static bool file_is_free(int fd)
     return true;
 }
 
+static long parent_of(long process)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%ld/status", process), *text = NULL;
+    const char *line = g_file_get_contents(path, &text, NULL, NULL) ? strstr(text, "\nPPid:") : NULL;
+
+    return line ? strtol(line + strlen("\nPPid:"), NULL, 10) : 0;
+}
+
+/* Who started us, our VMM, and its guest: all that have the descriptor of us, or we of them. */
+static bool is_kin(long process)
+{
+    return process == getppid() || parent_of(process) == getpid() || parent_of(parent_of(process)) == getpid();
+}
+
 /* Whether it is our own open of the device: a daemon that passed the descriptor on still has it. */
 static bool is_ours(long process, const char *theirs, int fd)
 {
     long order = syscall(SYS_kcmp, getpid(), process, KCMP_FILE, fd, strtol(theirs, NULL, 10));
 
-    return order == 0 || (order < 0 && process == getppid());
+    /* Not every kernel can tell. */
+    return order == 0 || (order < 0 && is_kin(process));
 }
 
 /* Of a descriptor in /proc: the link's own rights are those of the open. */

@@ -234,6 +234,20 @@ DOMAIN = '''<domain type='qemu'><name>vm</name><memory unit='MiB'>64</memory><os
 <target dev='vda' bus='virtio'/>{}</disk><memballoon model='none'/></devices></domain>'''
 
 
+NO_KCMP = '''#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/syscall.h>
+long syscall(long number, long a, long b, long c, long d, long e, long f);
+long syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    long (*next)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    errno = ENOSYS;
+    return number == SYS_kcmp ? -1 : next(number, a, b, c, d, e, f);
+}
+'''
+
+
 def other_node(t, device):
     """As libvirt gives a QEMU in a mount namespace of its own: QEMU's locks do not show on the first one."""
     node = t.tmp / 'node'
@@ -336,6 +350,17 @@ def test_device_opened_during_a_repair(t):
         assert not list(t.tmp.glob('journal*')), 'a journal of nothing is left'
         done = subprocess.run(program(t, 'leaks', device), capture_output=True, text=True, check=False)
         assert done.returncode == 0 and digest(device) != before, done
+
+
+def test_kernel_that_cannot_compare(t):
+    """Without kcmp(2) our own processes, which have the device as well, are not taken for others."""
+    library = t.tmp / 'no-kcmp.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', library], input=NO_KCMP, text=True, check=True)
+    with loop_device(t.tmp / 'disk.img', 32 << 20) as device:
+        put_image(t, device)
+        done = subprocess.run(program(t, 'leaks', device), capture_output=True, text=True, check=False,
+                              env={**os.environ, 'LD_PRELOAD': str(library)})
+        assert done.returncode == 0 and qemu_check(device).get('leaks', 0) == 0, done
 
 
 def test_file_opened_during_a_repair(t):

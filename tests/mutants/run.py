@@ -87,6 +87,8 @@ TABLE = [
            'if (!run->img && !inuse_test(run->img, false,', LIBVIRT, 'device_opened_during_a_repair'),
     mutant('nothing is written before the answer', VMM + 'child.c', 'while (!c->may_commit && !atomic_load(&c->stop))', 'if (0)',
            LIBVIRT, 'device_opened_during_a_repair'),
+    mutant('its own processes are no others', VMM + 'inuse.c', ' || parent_of(process) == getpid()', ' || parent_of(process) == -1',
+           LIBVIRT, 'kernel_that_cannot_compare'),
     mutant('users of a block device are seen', VMM + 'inuse.c', '    return !found;\n}\n\nbool inuse_test',
            '    return true;\n}\n\nbool inuse_test', LIBVIRT, 'block_device_open_elsewhere'),
     mutant('disks of running domains are seen', BACKEND + 'open.c', '!device_is_free(vol, to_write, st->st_rdev)', '!device_is_free',
@@ -181,7 +183,7 @@ TABLE = [
            'drivers_that_rules_speak_of'),
     mutant('an abort of a job that starts is kept', BACKEND + 'job.c', '    if (job->abort_asked)\n        abort_locked(job);\n', '',
            LIBVIRT, 'abort_of_a_job_that_starts'),
-    mutant("the daemon's own opens of a device are seen", VMM + 'inuse.c', '(order < 0 && process == getppid())', 'process == getppid()',
+    mutant("the daemon's own opens of a device are seen", VMM + 'inuse.c', '(order < 0 && is_kin(process))', 'is_kin(process)',
            LIBVIRT, 'block_device_open_elsewhere'),
     # images that are made to eat memory or time
     mutant('snapshots cannot overlap without end', CHECK + 'pass4_snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',
