@@ -14,6 +14,8 @@
 
 #include "backend.h"
 
+#define APPARMOR_DIR "/etc/apparmor.d"
+#define APPARMOR_PROFILE "usr.sbin.libvirtd"
 #define TRIAL_MS 5000
 #define WAIT_STEP_MS 10
 #define CACHE_LIFE (10 * G_USEC_PER_SEC)
@@ -45,6 +47,7 @@ static char *apparmor_label(void)
     return g_steal_pointer(&text);
 }
 
+/* Ends with a command, and nothing behind it: it is there to be copied. */
 char *program_start_error(const char *path, int error)
 {
     g_autofree char *label = error == EACCES ? apparmor_label() : NULL;
@@ -53,11 +56,11 @@ char *program_start_error(const char *path, int error)
     if (error != EACCES || access(path, X_OK) < 0)
         return g_strdup(g_strerror(error));
     if (label)
-        who = g_strdup_printf("AppArmor confines this daemon as '%s'", label);
+        who = g_strdup_printf("AppArmor confines this daemon as '%s'; to allow it, as root", label);
     else
-        who = g_strdup("its mode allows it, so a security module may not; for AppArmor");
-    return g_strdup_printf("%s (%s: add the line '%s PUx,' to /etc/apparmor.d/local/usr.sbin.libvirtd and run "
-                           "'apparmor_parser -r /etc/apparmor.d/usr.sbin.libvirtd')",
+        who = g_strdup("its mode allows it, so a security module may not; where that is AppArmor");
+    return g_strdup_printf("%s; %s: echo '%s PUx,' >>" APPARMOR_DIR "/local/" APPARMOR_PROFILE
+                           " && apparmor_parser -r " APPARMOR_DIR "/" APPARMOR_PROFILE,
                            g_strerror(error), who, path);
 }
 
