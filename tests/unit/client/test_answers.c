@@ -27,6 +27,21 @@ static void capabilities(void **state)
     assert_int_equal(g_strv_length(caps->doors), 2);
     assert_string_equal(caps->helper, "/a & b");
     assert_true(caps->helper_usable);
+    assert_null(caps->helper_trouble);
+    vol_repair_capabilities_free(caps);
+}
+
+static void a_helper_that_is_no_use(void **state)
+{
+    struct vol_repair_capabilities *caps =
+        client_parse_capabilities("<vol-repair version='1'><modes><mode name='check'/></modes>"
+                                  "<helper path='/h' usable='no' reason='Permission denied; &apos;x&apos;'/></vol-repair>",
+                                  NULL);
+
+    (void)state;
+    assert_non_null(caps);
+    assert_false(caps->helper_usable);
+    assert_string_equal(caps->helper_trouble, "Permission denied; 'x'");
     vol_repair_capabilities_free(caps);
 }
 
@@ -186,7 +201,7 @@ static void options_are_escaped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(capabilities),
+        cmocka_unit_test(capabilities), cmocka_unit_test(a_helper_that_is_no_use),
         cmocka_unit_test(capabilities_of_a_later_version),
         cmocka_unit_test(bad_capabilities),
         cmocka_unit_test(job_list),
