@@ -94,21 +94,24 @@ class Failure(Exception):
 class Runner:
     """Counts, and prints a line for each test."""
 
-    def __init__(self, build, only):
+    def __init__(self, build, only, but):
         self.hostile_run = os.path.join(build, 'tests/hostile/hostile-run')
         self.sandbox_deny = os.path.join(build, 'tests/hostile/sandbox-deny')
         self.process_attacks = os.path.join(build, 'tests/hostile/process-attacks')
         self.guest = os.path.join(build, 'tests/hostile/hostile-guest.elf')
         self.real_guest = os.path.join(build, 'guest/vol-repair-guest.elf')
-        self.only = only
+        self.only, self.but = only, but
         self.passed = self.failed = self.skipped = self.kvm = 0
         self.directory = tempfile.TemporaryDirectory(prefix='vr-hostile-')
         self.image = os.path.join(self.directory.name, 'image')
         self.bytes = random.Random(1).randbytes(SIZE)
         self.no_kvm = '' if os.access('/dev/kvm', os.R_OK | os.W_OK) else 'no /dev/kvm here that can be opened'
 
+    def wanted(self, name):
+        return (not self.only or any(word in name for word in self.only)) and not any(word in name for word in self.but)
+
     def test(self, name, function, *arguments):
-        if self.only and not any(word in name for word in self.only):
+        if not self.wanted(name):
             return
         if self.no_kvm:
             self.skipped += 1
@@ -410,15 +413,16 @@ def all_attacks(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--build', required=True, help='build directory')
+    parser.add_argument('--but', action='append', default=[], metavar='WORD', help='no test whose name contains this')
     parser.add_argument('names', nargs='*', help='only tests whose name contains one of these')
     options = parser.parse_args()
-    run = Runner(options.build, options.names)
+    run = Runner(options.build, options.names, options.but)
     with run.directory:
         all_attacks(run)
         sanitized = False
-        if not run.only or 'sandbox' in run.only:
+        if run.wanted('sandbox'):
             sanitized = program(run, run.sandbox_deny)
-        if not run.only or 'process' in run.only:
+        if run.wanted('process'):
             program(run, run.process_attacks)
         for mode in (CHECK, ALL):
             name = f'sandbox: what a VMM child has in mode {mode}'

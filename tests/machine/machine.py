@@ -5,6 +5,9 @@
 --cpu=amd (the default): QEMU emulates SVM. The command runs as root in the current directory; it sees this machine's
 files, and what it changes is gone at the end. Its standard input is empty, unless it has a terminal: without a COMMAND
 it is a shell. The exit status is that of the command, 124 where the time was over, 125 where there was no PC.
+
+--cpu=intel: bochs emulates VMX. That PC does not see this machine's files and takes no COMMAND: it runs
+tests/machine/intel-tests (a check and repairs in each mode of kvm_intel, then the hostile guests), which takes minutes.
 """
 import argparse
 import os
@@ -17,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import intel
 import kernel
 from kernel import MachineError
 
@@ -139,19 +143,23 @@ def run_amd(args):
 
 def parse():
     parser = argparse.ArgumentParser(prog='./run machine', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cpu', choices=('amd',), default='amd', help='whose virtualisation is emulated (amd)')
+    parser.add_argument('--cpu', choices=('amd', 'intel'), default='amd', help='whose virtualisation is emulated (amd)')
     parser.add_argument('--timeout', type=float, default=3600, metavar='SECONDS', help='end it after that time (3600)')
     parser.add_argument('--memory', default='2G', help='of the PC (2G)')
     parser.add_argument('--disk', type=int, default=8, metavar='GIB', help='how much may be written to files (8)')
     parser.add_argument('--cpus', type=int, default=1, help='processors of the PC (1)')
     parser.add_argument('--kernel', metavar='DEB', help="another package of a kernel than apt's linux-image-amd64")
     parser.add_argument('--fetch', action='store_true', help='only see to it that the kernel is here')
+    parser.add_argument('--build', default='build/release', help='build directory, for --cpu=intel (build/release)')
     parser.add_argument('--console', metavar='FILE', help='keep what the PC said on its serial console')
     parser.add_argument('command', nargs=argparse.REMAINDER, metavar='COMMAND...', help='a shell, if there is none and a terminal')
     args = parser.parse_args()
     if args.command[:1] == ['--']:
         del args.command[0]
-    if not args.command and not args.fetch and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if args.cpu == 'intel':
+        if args.command:
+            parser.error('the Intel PC runs tests/machine/intel-tests, and no other COMMAND')
+    elif not args.command and not args.fetch and not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error('no COMMAND, and no terminal for a shell; for example: ./run machine -- dmesg')
     return args
 
@@ -163,7 +171,7 @@ def main():
         if args.fetch:
             fetch(args)
             return 0
-        return run_amd(args)
+        return intel.run_intel(args) if args.cpu == 'intel' else run_amd(args)
     except TimeoutError:
         print(f'machine: not done within {args.timeout:g} seconds', file=sys.stderr)
         return TIMED_OUT

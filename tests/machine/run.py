@@ -60,6 +60,14 @@ def without_qemu_it_says_so():
     need(done.returncode == 125 and b'qemu-system-x86_64 is missing here' in done.stderr, done)
 
 
+def intel_pc_names_its_packages_and_takes_no_command():
+    with tempfile.TemporaryDirectory() as directory:
+        done = machine('--cpu=intel', PATH=directory)
+    need(done.returncode == 125 and b'apt-get install --no-install-recommends bochs ' in done.stderr, done)
+    done = machine('--cpu=intel', 'dmesg')
+    need(done.returncode == 2 and b'no other COMMAND' in done.stderr, done)
+
+
 def package(directory, name, *files):
     """A Debian package with these files, all of them empty but for a line that names no dependency."""
     tree = Path(directory) / name
@@ -92,7 +100,7 @@ def no_apt_source_is_named():
 
 
 TESTS = [arguments_output_and_status_are_handed_over, files_are_those_outside_and_stay_as_they_were, end_of_time_ends_it,
-         without_qemu_it_says_so, kernel_without_kvm_is_named, no_apt_source_is_named]
+         without_qemu_it_says_so, intel_pc_names_its_packages_and_takes_no_command, kernel_without_kvm_is_named, no_apt_source_is_named]
 
 
 def main():

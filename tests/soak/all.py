@@ -24,6 +24,7 @@ def main():
         f'{args.images} random images': ['tests/soak/soak.py', '600', '--rounds', args.images, '--seed', args.seed, *build],
         'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6, *build],
         'every case and the hostile guests in the emulated PC': ['tests/suites.py', '--emulated', '--all-cases'],
+        'checks, repairs and the hostile guests in the emulated Intel PC': ['tests/machine/machine.py', '--cpu=intel', *build],
         'newer qemu-imgs': ['tests/newer/run.py', '--make', *build],
         'each protection taken away once': ['tests/mutants/run.py'],
         'packages, and lintian': ['tests/package/run.py', '--full', *build],
