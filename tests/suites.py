@@ -28,6 +28,7 @@ ACCEL = 'kvm' if KVM else 'process'
 SKIPPED = 77  # exit status, as meson has it
 MACHINE = ROOT / 'tests' / 'machine' / 'machine.py'
 RESULTS = 'results: '  # what the last line begins with that suites.py prints inside the emulated PC
+FAILED = re.compile(r'^\s*(FAIL|FAILED)\b')
 CMOCKA = re.compile(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)')
 
 
@@ -187,7 +188,7 @@ def run_suite(suite):
           flush=True)
     if outcome.failed:
         print(f'  ---- {suite.command}\n  ---- {outcome.trouble or "tests failed"}; the end of {log.relative_to(ROOT)}:')
-        print('\n'.join('  | ' + line for line in lines[-40:]), flush=True)
+        print('\n'.join('  | ' + line for line in [*filter(FAILED.match, lines[:-40]), *lines[-40:]]), flush=True)
     return outcome
 
 

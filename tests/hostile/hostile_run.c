@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cases.h"
+#include "patience.h"
 #include "undo.h"
 #include "vmm.h"
 #include "vr_records.h"
@@ -22,7 +23,7 @@
 static const char *const names[] = {HOSTILE_CASES(NAME)};
 #undef NAME
 #define NAMES (sizeof(names) / sizeof(names[0]))
-#define DEADLINE 60 /* seconds */
+#define DEADLINE 60 /* seconds on an idle machine */
 #define NOBODY   65534u /* whom a child of root's runs as */
 
 struct setup {
@@ -205,7 +206,7 @@ static void on_alarm(int number)
     if (abort_fd >= 0 && !asked) {
         asked = true;
         close(abort_fd); /* end of file means abort, too */
-        alarm(DEADLINE);
+        alarm(patience(DEADLINE));
         return;
     }
     kill(child_pid, SIGKILL);
@@ -242,7 +243,7 @@ static void run(const struct setup *s)
     fflush(stdout);
     signal(SIGALRM, on_alarm);
     abort_fd = s->abort_after ? ctl[1] : -1;
-    alarm(s->abort_after ? s->abort_after : DEADLINE);
+    alarm(s->abort_after ? s->abort_after : patience(DEADLINE));
     if (s->hang_up)
         close(msg[0]);
     else
@@ -261,7 +262,7 @@ static void run(const struct setup *s)
 
 int main(int argc, char **argv)
 {
-    struct setup s = {.mode = VR_MODE_CHECK, .timeout = 20, .memory = 32u << 20};
+    struct setup s = {.mode = VR_MODE_CHECK, .timeout = patience(20), .memory = 32u << 20};
     int option;
 
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "patience.h"
 #include "vmm.h"
 #include "vr_records.h"
 
@@ -30,7 +31,7 @@
 #endif
 
 #define IMAGE_SIZE (256u << 10)
-#define DEADLINE   30 /* seconds */
+#define DEADLINE   30 /* seconds on an idle machine */
 
 /* ---- the guest: these run behind the filter, where the engine's vr_guest_main() would ---------------------- */
 
@@ -363,7 +364,7 @@ static struct outcome run(unsigned number)
         vmm_child(&cfg);
     close(msg[1]);
     close(ctl[0]);
-    alarm(DEADLINE);
+    alarm(patience(DEADLINE));
     take_frames(msg[0], &o);
     while (waitpid(vmm_pid, &o.status, 0) < 0 && errno == EINTR)
         ;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "patience.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
@@ -335,7 +336,7 @@ static int enter(enum wall wall, bool thread)
 {
     pthread_t t;
 
-    alarm(TRY_SECONDS);
+    alarm(patience(TRY_SECONDS));
     if (wall == PROCESS)
         start_guest();
     if (sandbox_drop(0, 0) < 0)

@@ -178,8 +178,11 @@ def main():
     except MachineError as error:
         print(f'machine: {error}', file=sys.stderr)
         return NO_PC
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 if __name__ == '__main__':

@@ -7,13 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from patience import seconds  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 MACHINE = ROOT / 'tests' / 'machine' / 'machine.py'
 NASTY = ['', ' a  b ', "it's", '"$HOME" `id` \\', 'two\nlines\r', '*', '-n', 'ü\x01\x7f']
 
 
 def machine(*arguments, **environment):
-    return subprocess.run([MACHINE, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=500,
+    return subprocess.run([MACHINE, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=seconds(200),
                           env={**os.environ, **environment}, cwd=ROOT / 'tests')
 
 
@@ -42,7 +45,7 @@ def files_are_those_outside_and_stay_as_they_were():
         both = [subprocess.Popen([MACHINE, 'sh', '-c', script, file, name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE) for name in ('one', 'two')]
         for child, name in zip(both, ('one', 'two')):
-            out, errors = child.communicate(timeout=500)
+            out, errors = child.communicate(timeout=seconds(200))
             need(child.returncode == 0 and out.decode() == f'outside\n{name}\nsvm\n',
                  subprocess.CompletedProcess(child.args, child.returncode, out, errors))
         assert file.read_text() == 'outside\n', 'the file outside was changed'
@@ -51,6 +54,16 @@ def files_are_those_outside_and_stay_as_they_were():
 def end_of_time_ends_it():
     done = machine('--timeout=2', 'sleep', '1000')
     need(done.returncode == 124 and b'not done within 2' in done.stderr, done)
+
+
+def reader_that_goes_ends_it():
+    with subprocess.Popen([MACHINE, 'sh', '-c', 'while echo on; do sleep 0.1; done'], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.readline()
+        child.stdout.close()
+        errors = child.stderr.read()
+        status = child.wait(seconds(60))
+    need(status == 141 and not errors, subprocess.CompletedProcess(child.args, status, b'', errors))
 
 
 def without_qemu_it_says_so():
@@ -100,7 +113,8 @@ def no_apt_source_is_named():
 
 
 TESTS = [arguments_output_and_status_are_handed_over, files_are_those_outside_and_stay_as_they_were, end_of_time_ends_it,
-         without_qemu_it_says_so, intel_pc_names_its_packages_and_takes_no_command, kernel_without_kvm_is_named, no_apt_source_is_named]
+         reader_that_goes_ends_it, without_qemu_it_says_so, intel_pc_names_its_packages_and_takes_no_command,
+         kernel_without_kvm_is_named, no_apt_source_is_named]
 
 
 def main():
