@@ -11,6 +11,7 @@ JOURNALS = '/var/lib/vol-repair/undo'
 STORAGE = '''
 set -e
 pvcreate -q /dev/vdb; vgcreate -q vg1 /dev/vdb
+lvcreate -q -y -L 4M -n keep vg1  # a group without a volume is an inactive pool
 parted -s /dev/vdc mklabel gpt mkpart p1 1MiB 1GiB mkpart p2 1GiB 1536MiB
 udevadm settle
 mke2fs -q -t ext4 /dev/vdc1
