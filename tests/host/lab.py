@@ -79,8 +79,9 @@ def report_of(text):
 
 
 def make(host, path, *kinds, size='64M'):
-    host.do(f'{PAYLOAD}/make.sh {shlex.quote(path)} {size} {" ".join(kinds)}')
-    host.do('for pool in default fs1 nfs1 nfs2; do virsh -q pool-refresh $pool; done')
+    pool = {IMAGES: 'default', '/srv/fs': 'fs1', '/mnt/nfs1': 'nfs1'}.get(path.rsplit('/', 1)[0])
+    refresh = f'; virsh -q pool-refresh {pool}' if pool else ''
+    host.do(f'{PAYLOAD}/make.sh {shlex.quote(path)} {size} {" ".join(kinds)}{refresh}')
 
 
 def checksum(host, path):
