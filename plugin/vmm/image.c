@@ -10,6 +10,9 @@
 #include "front.h"
 #include "undo_name.h"
 
+#define LEASE_TRIES   20
+#define LEASE_WAIT_US 100000
+
 static bool open_failed(GError **error, const struct options *opt, const char *text)
 {
     g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': %s", options_shown_name(opt), text);
@@ -43,6 +46,18 @@ void image_identify(struct image *img, const struct options *opt)
     img->is_device = S_ISBLK(st.st_mode);
 }
 
+/* Who has a lease on the file, as an NFS server for its clients, is asked for it by the kernel, and takes a moment. */
+static int open_waiting(const char *path, int flags)
+{
+    int fd = open(path, flags);
+
+    for (int i = 0; fd < 0 && errno == EWOULDBLOCK && i < LEASE_TRIES; i++) {
+        g_usleep(LEASE_WAIT_US);
+        fd = open(path, flags);
+    }
+    return fd;
+}
+
 static bool open_fd(struct image *img, const struct options *opt, GError **error)
 {
     /* O_EXCL, on a device: not while the kernel uses it (a mount, LVM). */
@@ -54,9 +69,12 @@ static bool open_fd(struct image *img, const struct options *opt, GError **error
         return img->fd >= 0 ? check_access(img->fd, opt, error) : open_failed(error, opt, g_strerror(errno));
     }
     /* O_NONBLOCK: a FIFO must not hang the open; it has no effect on files and block devices. */
-    img->fd = open(opt->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    img->fd = open_waiting(opt->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (img->fd >= 0)
         return true;
+    /* qemu-img says it twice. */
+    if (opt->own_mode)
+        return open_failed(error, opt, g_strerror(errno));
     text = g_strdup_printf("Could not open '%s': %s", opt->path, g_strerror(errno));
     return open_failed(error, opt, text);
 }

@@ -214,6 +214,37 @@ def image_in_use_by_qemu(lab):
     expect(lab, done, 1, 'Failed to get "write" lock')
 
 
+def leased(path, patience):
+    """A process with a lease on the file, as an NFS server has for a client; it gives it up after so many seconds."""
+    script = ('import fcntl, os, signal, sys, time\n'
+              'fd = os.open(sys.argv[1], os.O_RDONLY)\n'
+              'signal.signal(signal.SIGIO, lambda *_: (time.sleep(float(sys.argv[2])), os._exit(0)))\n'
+              'fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)\n'
+              'print("leased", flush=True)\n'
+              'signal.pause()\n')
+    holder = subprocess.Popen([sys.executable, '-c', script, path, str(patience)], stdout=subprocess.PIPE, text=True)
+    if holder.stdout.readline() != 'leased\n':
+        holder.wait()
+        raise Skip('no leases on the file system of /var/tmp')
+    return holder
+
+
+def image_leased_to_somebody(lab):
+    """Who gives his lease up is waited for; of the other is said why, once."""
+    holder = leased(lab.image, 30)
+    try:
+        done = lab.repair()
+    finally:
+        holder.kill()
+        holder.communicate()
+    expect(lab, done, 1, f"^vol-repair: Could not open '{lab.image}': Resource temporarily unavailable$")
+    holder = leased(lab.image, 0.3)
+    done = lab.repair()
+    holder.communicate()
+    if done.returncode != 0:
+        raise AssertionError(f'exit {done.returncode}: {done.stderr[-300:]}')
+
+
 def wait_for_lock(path):
     inode = path.stat().st_ino
     deadline = time.monotonic() + 10
