@@ -146,16 +146,32 @@ def as_packaged(inst, path):
     return path[1:]
 
 
-def every_file_has_its_package(inst):
-    """debhelper refuses a file that no package takes, and a pattern that takes none: minutes into a build."""
-    patterns = {line for f in DEBIAN.glob('*.install') for line in f.read_text().split()}
+def all_are_taken(inst, patterns, but=None):
+    """Both tools refuse a file that no package takes, and a pattern that takes none: minutes into a build."""
     unused = set(patterns)
     for path in inst.files():
         name = as_packaged(inst, path)
         taken = {p for p in patterns if fnmatch.fnmatch(name, p) or fnmatch.fnmatch(name, p + '/*')}
-        assert taken or fnmatch.fnmatch(name, 'usr/lib/*/vol-repair/bin/virsh'), f'no package takes {name}'
+        assert taken or (but and fnmatch.fnmatch(name, but)), f'no package takes {name}'
         unused -= taken
     assert not unused, f'nothing is installed for {unused}'
+
+
+def every_file_has_its_debian_package(inst):
+    all_are_taken(inst, {line for f in DEBIAN.glob('*.install') for line in f.read_text().split()}, 'usr/lib/*/vol-repair/bin/virsh')
+
+
+def every_file_has_its_rpm(inst):
+    macros = {'%{_prefix}': 'usr', '%{_bindir}': 'usr/bin', '%{_libdir}': 'usr/lib/*', '%{_datadir}': 'usr/share',
+              '%{_mandir}': 'usr/share/man', '%{_includedir}': 'usr/include', '%config(noreplace) /': '', '%dir ': None, '%license ': None}
+    patterns = set()
+    for section in (ROOT / 'packaging/rpm/vol-repair.spec').read_text().split('\n%files')[1:]:
+        for line in section.splitlines()[1:]:
+            macro = next((m for m in macros if line.startswith(m)), '')
+            if macro and macros[macro] is not None:
+                patterns.add(line.replace(macro, macros[macro]))
+            assert macro or not line, line
+    all_are_taken(inst, patterns)
 
 
 def versions_agree(_):
@@ -263,7 +279,7 @@ def rpms_are_built(_):
 
 FULL = [debian_packages_are_built, rpms_are_built]
 TESTS = [the_variable_goes_with_the_files, try_backend_tells, installed_programs_run, hints_after_an_installation,
-         completion_of_the_program, every_file_has_its_package, versions_agree, scripts_are_shell, virsh_is_given_back]
+         completion_of_the_program, every_file_has_its_debian_package, every_file_has_its_rpm, versions_agree, scripts_are_shell, virsh_is_given_back]
 
 
 def main():
