@@ -25,11 +25,18 @@ list_files() {
     git ls-files -co --exclude-standard -z 2>/dev/null || find . -path ./build -prune -o -type f -print0
 }
 
+# A file that git still lists and that is gone is no file of the tree.
+present() {
+    local file
+    while IFS= read -r -d '' file; do
+        [ ! -e "$file" ] || printf '%s\0' "$file"
+    done
+}
+
 copy_tree() {
     rm -rf "${out:?}/$kind"
     mkdir -p "$tree"
-    # A file that git still lists and that is gone is no file of the tree.
-    list_files | xargs -0 -I {} sh -c '[ ! -e "$1" ] || printf "%s\0" "$1"' sh {} | tar -c --null -T - | tar -x -C "$tree"
+    list_files | present | tar -c --null -T - | tar -x -C "$tree"
 }
 
 build_deb() {
