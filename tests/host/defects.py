@@ -50,8 +50,9 @@ def n07_full_logical_volume(host):
     said = host.type('vol-repair --mode=all -f qcow2 /dev/vg1/lvfull')
     assert said.code != 0, said
     same('the LV', checksum(host, '/dev/vg1/lvfull'), before)
-    matches(said, r'lvextend|larger|extend')
-    host.do('lvextend -q -L +8M /dev/vg1/lvfull')
+    advice = re.search(r'lvextend -L \+\d+k', said)
+    assert advice, f'no lvextend in the advice: {" ".join(said.split())[-400:]}'
+    host.do(f'{advice.group(0)} /dev/vg1/lvfull')
     ended(host.type('vol-repair --mode=all -f qcow2 /dev/vg1/lvfull'), 0)
     host.do('qemu-img check -q -f qcow2 /dev/vg1/lvfull')
 

@@ -232,9 +232,21 @@ set -e
 echo host >/etc/hostname
 printf '127.0.0.1 localhost host\n' >/etc/hosts
 echo '/dev/vda / ext4 errors=remount-ro 0 1' >/etc/fstab
-mkdir -p /etc/systemd/network /var/log/journal /root/.ssh
-printf '[Match]\nName=en* eth*\n[Network]\nAddress=10.0.2.15/24\n' >/etc/systemd/network/10-wired.network
-systemctl -q enable systemd-networkd ssh
+mkdir -p /var/log/journal /root/.ssh
+rm -f /etc/systemd/network/*
+cat >/etc/systemd/system/wired.service <<'UNIT'
+[Unit]
+Description=The address that ssh is forwarded to
+Before=ssh.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'for i in $(seq 300); do for n in $(ls /sys/class/net | grep ^e); do ip link set $n up && ip addr add 10.0.2.15/24 dev $n && exit 0; done; sleep 1; done; exit 1'
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl -q disable systemd-networkd
+systemctl -q enable wired ssh
 systemctl -q mask systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer
 for user in alice bob carol; do id $user >/dev/null 2>&1 || useradd -m -s /bin/bash $user; done
 usermod -aG libvirt alice
