@@ -383,6 +383,8 @@ char *syslog_escape(const char *text);
 
 /* Makes the directory; names the job's file there (job->event_path) and writes its start line. Best effort. */
 void events_job_named(struct job *job);
+/* Called by each door: from here on libvirt may be called by threads of our own. */
+void events_daemon_serves(void);
 /* Tells the listeners. */
 void events_job_started(const struct job *job);
 /* The helper could not be started. */

@@ -269,6 +269,7 @@ char *control_find_pool_sources(const char *spec, unsigned int flags G_GNUC_UNUS
     xmlDocPtr doc = NULL;
     xmlNodePtr root;
 
+    events_daemon_serves();
     if (!spec || !strstr(spec, "<vol-repair"))
         return not_supported();
     cfg = config_load(&error);

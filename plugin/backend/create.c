@@ -170,6 +170,7 @@ int create_build_vol_from(void *pool, void *vol, void *src, unsigned int flags)
     const char *format;
     int mode, ret;
 
+    events_daemon_serves();
     if (!source)
         return -1;
     mode = mode_from_name(report->name, source->name, &format);

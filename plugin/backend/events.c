@@ -30,6 +30,7 @@ struct refresh {
     unsigned tried;
 };
 static GAsyncQueue *queue;
+static gint serving; /* the daemon has let a client in */
 
 /* ---- files ---- */
 
@@ -265,10 +266,19 @@ static struct refresh *find_pending(GList *pending, const char *pool)
     return NULL;
 }
 
+/*
+ * A job of the daemon before this one may end while this one still starts: its storage driver can be connected to before it
+ * can be used. There are no listeners then either.
+ */
+void events_daemon_serves(void)
+{
+    g_atomic_int_set(&serving, 1);
+}
+
 /* Tries at once what has just arrived; a busy pool is tried again later, once for all that wait for it. */
 static GList *handle(GList *pending, struct refresh *r)
 {
-    if (r->due <= g_get_monotonic_time()) {
+    if (r->due <= g_get_monotonic_time() && g_atomic_int_get(&serving)) {
         if (try_refresh(r) || ++r->tried >= TRIES) {
             refresh_free(r);
             return pending;

@@ -100,6 +100,7 @@ int stream_download_vol(void *pool, void *vol, virStreamPtr st, unsigned long lo
     const struct stock_slots *stock;
     unsigned op = offset & MAGIC_MASK;
 
+    events_daemon_serves();
     if (access_was_asked())
         return -1;
     if ((offset & ~MAGIC_MASK) != MAGIC) {

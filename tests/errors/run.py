@@ -313,12 +313,22 @@ def each_error_of_the_journal(lab):
         raise AssertionError(f'not both kinds were made to fail: {failures}')
 
 
+def wait_until_open(pid, image):
+    """A slow machine takes its time to start a program."""
+    end = time.monotonic() + seconds(10)
+    while time.monotonic() < end:
+        if any(os.path.realpath(fd) == str(image) for fd in Path(f'/proc/{pid}/fd').iterdir()):
+            return
+        time.sleep(0.02)
+
+
 def file_truncated_under_a_check(lab):
     slow = {**lab.failing('pread', 1, 0, True), 'FAIL_WAIT': '100'}
     for size in (0, 65536, 3 * 65536 + 512):
         keep = lab.image.read_bytes()
         run = subprocess.Popen([lab.tool, f'--accel={lab.accel}', '--mode=check', lab.image], stderr=subprocess.PIPE,
                                text=True, stdout=subprocess.DEVNULL, env={**os.environ, **slow})
+        wait_until_open(run.pid, lab.image)
         time.sleep(0.15)
         os.truncate(lab.image, size)
         errors = run.communicate(timeout=seconds(20))[1]
