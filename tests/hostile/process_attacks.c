@@ -351,7 +351,7 @@ static struct outcome run(unsigned number)
     fill(before);
     struct vmm_config cfg = {.mode = VR_MODE_CHECK, .accel = VMM_ACCEL_PROCESS, .image_fd = make_image(before),
                              .kvm_fd = -1, .overlay_fd = -1, .journal_fd = -1, .image_size = IMAGE_SIZE,
-                             .memory = 16u << 20, .timeout = 1, .examples = number, .image_name = "process"};
+                             .memory = 16u << 20, .timeout = patience(1), .examples = number, .image_name = "process"};
     if (pipe2(msg, O_CLOEXEC) < 0 || pipe2(ctl, O_CLOEXEC) < 0) {
         perror("making pipes");
         exit(2);

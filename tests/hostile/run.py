@@ -85,6 +85,9 @@ LEGAL = {
     'epochs': (1, '-m', ALL, '-u'),
     'commit_nothing': (1, '-m', LEAKS, '-u'),
 }
+FOREIGN, READY = 2, 5  # enum vmm_undo_state
+# They change no sector below the end: a length alone is no proof that a journal is this image's, so nothing is undone.
+NO_SECTOR = ('size_grow', 'commit_nothing')
 
 
 class Failure(Exception):
@@ -188,10 +191,10 @@ def legal(run, case, committed, *options):
     if case == 'record_unknown':
         need('records 0xdead' in lines and 'records in all 1' in lines, f'other records: {lines}')
     if committed:
-        # Undone, or nothing was to be undone.
-        undone = 'undo 0 state 4 finished 1' if case == 'commit_nothing' else 'undo 0 state 5 finished 1'
-        need(one(lines, 'undo') == undone, f'undone otherwise: {lines}')
-    run.image_is(run.bytes)
+        undone = FOREIGN if case in NO_SECTOR else READY
+        need(one(lines, 'undo') == f'undo 0 state {undone} finished 1', f'undone otherwise: {lines}')
+    if case != 'size_grow':
+        run.image_is(run.bytes)
 
 
 def committed_bytes(run, case, expected):
@@ -308,13 +311,13 @@ def possessions(run, mode):
     """Descriptors, rights and filter of a child whose guest is running."""
     with open(run.image, 'wb') as file:
         file.write(run.bytes)
-    process = subprocess.Popen([run.hostile_run, '-t', '4', '-m', mode, run.guest, 'endless_loop', run.image],
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    command = [run.hostile_run, '-t', str(round(3 + seconds(1))), '-m', mode, run.guest, 'endless_loop', run.image]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         pid = int(process.stdout.readline().split()[1])
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 2 + seconds(1)
         while status_of(pid)['Seccomp'] != '2':
-            need(time.monotonic() < deadline, 'no filter after 3 seconds')
+            need(time.monotonic() < deadline, 'no filter after 3 seconds, or more on a slow machine')
             time.sleep(0.02)
         need_possessions(run, pid, mode)
     finally:
