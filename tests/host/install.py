@@ -82,16 +82,14 @@ def n05_logical_volume_as_typed(host):
 
 
 def n06_files_go_before_the_drop_in(host):
-    """Only the library directory is deleted and the daemon starts again: every pool is there, as with stock libvirt."""
-    host.do('systemctl show -p DropInPaths libvirtd; mkdir /root/away; cd /usr/lib/*/vol-repair && d=$PWD && cd / && '
-            'echo $d >/root/away.from && mv $d /root/away/ && mv /usr/lib/*/libvol-repair* /root/away/ 2>/dev/null; true')
+    """The backend and its directory are deleted and the daemon starts again: every pool is there, as with stock libvirt."""
+    host.do('mkdir /root/away && cd /usr/lib/*/vol-repair && mv storage-backend libvol-repair-backend.so /root/away/')
     try:
         restart_daemon(host)
         pools_are_well(host)
-        host.do(f'virsh -q vol-create-as default n6.raw 1M && virsh -q vol-delete n6.raw default')
+        host.do('virsh -q vol-create-as default n6.raw 1M && virsh -q vol-delete n6.raw default')
     finally:
-        host.do('d=$(cat /root/away.from); mv /root/away/$(basename $d) $d; mv /root/away/lib* $(dirname $d)/ 2>/dev/null; '
-                'rmdir /root/away')
+        host.do('cd /usr/lib/*/vol-repair && mv /root/away/* . && rmdir /root/away')
         restart_daemon(host)
     make(host, f'{IMAGES}/n6.qcow2', 'zero')
     ended(repair(host, 'default n6.qcow2', 'all'), 0)
