@@ -14,11 +14,12 @@ LV = '/dev/vg1/lv3'
 
 
 def volume_on(host, device):
+    if device == LV:
+        host.do(f'[ -b {LV} ] || lvcreate -q -y -L 128M -n lv3 vg1; udevadm settle')
     host.do(f'virsh -q pool-refresh vg1; virsh -q pool-refresh disk1; {PAYLOAD}/make.sh {device} 64M zero copied')
 
 
 def n03_logical_volume_through_libvirt(host):
-    host.do('lvcreate -q -y -L 128M -n lv3 vg1 && udevadm settle')
     volume_on(host, LV)
     clears_and_undoes(host, 'vg1 lv3', LV, more='--format=qcow2')
 
