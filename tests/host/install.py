@@ -12,7 +12,7 @@ dpkg -S $(command -v virsh); file -L $(command -v virsh) | cut -c 1-200; virsh -
 systemctl show libvirtd virtstoraged -p DropInPaths -p Environment
 ls -A /etc/systemd/system/libvirtd.service.d /lib/systemd/system/libvirtd.service.d /etc/systemd/system/virtstoraged.service.d 2>&1
 virsh pool-list --all; cat /etc/apparmor.d/local/usr.sbin.libvirtd
-find / -xdev -name '*vol-repair*' -not -path '/root/*' -not -path '/var/log/*' -not -path '/var/lib/vol-repair*' -not -path '/etc/vol-repair-host'
+find / -xdev -name '*vol-repair*' -not -path '/root/*' -not -path '/home/*' -not -path '/var/log/*' -not -path '/var/lib/vol-repair*' -not -path '/etc/vol-repair-host'
 '''
 
 
