@@ -248,6 +248,8 @@ class Case:
         freed = report["repair"]["clusters-freed"]
         if report["verdict"] == "refused":
             self.fail(mode, f"refused, and the check said that it would mend {mends}")
+        elif report["repair"]["bytes-changed"] != would.get("bytes-written", 0):
+            self.fail(mode, f"{report['repair']['bytes-changed']} bytes were changed; the check said {would.get('bytes-written', 0)}")
         elif mends != did or freed != would["clusters-freed"]:
             self.fail(mode, f"mended {did}, freed {freed}; the check said {mends}, {would['clusters-freed']}")
 

@@ -4,16 +4,16 @@
 #include "fix.h"
 
 /* The bits go last, as in a repair: where a walk over the result would be clean. */
-static void count_bits(struct vr_ctx *ctx, struct vr_would *w)
+static void count_bits(struct vr_ctx *ctx, struct vr_would *w, bool planned)
 {
     const uint64_t *found = ctx->sum->found[VR_WALK_CHECK];
+    struct vr_bits bits = vr_bits_read(ctx);
 
-    if (vr_remaining(ctx, VR_SEV_CORRUPT) || vr_remaining(ctx, VR_SEV_ERROR))
-        return;
-    w->mended[VR_P_DIRTY] = found[VR_P_DIRTY];
-    w->mended[VR_P_CORRUPT] = ctx->mode == VR_MODE_ALL ? found[VR_P_CORRUPT] : 0;
-    if (w->mended[VR_P_DIRTY] || w->mended[VR_P_CORRUPT])
-        w->bytes += 8;
+    if (!vr_remaining(ctx, VR_SEV_CORRUPT) && !vr_remaining(ctx, VR_SEV_ERROR)) {
+        w->mended[VR_P_DIRTY] = found[VR_P_DIRTY];
+        w->mended[VR_P_CORRUPT] = ctx->mode == VR_MODE_ALL ? found[VR_P_CORRUPT] : 0;
+    }
+    w->bytes += vr_bits_bytes(ctx, &bits, w->mended[VR_P_DIRTY] || w->mended[VR_P_CORRUPT], planned);
 }
 
 enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*walk)(struct vr_ctx *, enum vr_walk))
@@ -38,7 +38,7 @@ enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode, enum vr_status (*
     w->clusters_freed = ctx->sum->clusters_freed;
     memcpy(w->mended, ctx->sum->fixed, sizeof(w->mended));
     if (st == VR_OK)
-        count_bits(ctx, w);
+        count_bits(ctx, w, ctx->planned != planned);
     ctx->mode = VR_MODE_CHECK;
     ctx->would = NULL;
     ctx->sum = told;

@@ -34,6 +34,7 @@ struct overlay {
     uint64_t limit;/* most versions: the index's share of the memory budget */
     struct overlay_version *versions;
     uint64_t count, room;
+    uint64_t written;  /* bytes that were handed in */
     uint32_t *buckets; /* index + 1 of a version, by page */
     uint64_t nbuckets;
     pthread_mutex_t lock;
@@ -174,6 +175,7 @@ struct child {
     uint64_t heap_size;
     struct load load;
     struct overlay overlay;
+    uint64_t planned;      /* bytes of the plan that is committed */
     struct block block;
     struct ring ring;
     struct vmm_stats stats;

@@ -115,7 +115,7 @@ static int write_image(struct child *c)
 
 static void tell(struct child *c, uint32_t state, int error, uint64_t journal)
 {
-    struct vmm_commit m = {.state = state, .error = -error, .bytes_changed = c->stats.bytes_written,
+    struct vmm_commit m = {.state = state, .error = -error, .bytes_changed = state == 1 ? c->planned : c->stats.bytes_written,
                            .bytes_journal = journal};
 
     child_send(c, VMM_MSG_COMMIT, &m, sizeof(m));
@@ -137,6 +137,7 @@ enum vr_status commit_run(struct child *c)
     int journal = c->cfg->journal_fd;
 
     overlay_sort(&c->overlay);
+    c->planned = c->overlay.written;
     c->stats.peak_overlay = c->overlay.count * OVERLAY_PAGE;
     int err = same_size(c);
     if (err)

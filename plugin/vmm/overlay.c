@@ -248,6 +248,7 @@ int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t 
     int taken = 0;
 
     pthread_mutex_lock(&ov->lock);
+    ov->written += len;
     while (len > 0 && (taken = write_chunk(ov, epoch, p, len, offset)) >= 0) {
         p += taken;
         offset += (uint32_t)taken;

@@ -85,7 +85,7 @@ struct vmm_progress {
 struct vmm_commit {
     uint32_t state;         /* 0 begins, 1 done, 2 failed and rolled back, 3 failed and NOT rolled back */
     int32_t error;          /* errno of the failure, else 0 */
-    uint64_t bytes_changed; /* sectors written, in bytes */
+    uint64_t bytes_changed; /* of the plan, once it is done; else those of sectors that were written */
     uint64_t bytes_journal;
 };
 

@@ -40,6 +40,13 @@ enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b)
     return plan(ctx, VR_EPOCH_MARK, b->before | VR_INCOMPAT_CORRUPT);
 }
 
+uint64_t vr_bits_bytes(const struct vr_ctx *ctx, const struct vr_bits *b, bool clears, bool planned)
+{
+    bool marks = planned && may_mark(ctx, b);
+
+    return (marks && !(b->before & VR_INCOMPAT_CORRUPT) ? 8 : 0) + (clears || marks ? 8 : 0);
+}
+
 enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len)
 {
     struct vr_bits b = vr_bits_read(ctx);

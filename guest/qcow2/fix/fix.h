@@ -51,5 +51,7 @@ enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHEC
 enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len) VR_CHECKED;
 /* Plan the bits as they stay: cleared where the walk allows it, else as they were before. */
 enum vr_status vr_bits_settle(struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk) VR_CHECKED;
+/* What marking before and settling after a plan write together. clears: a bit goes; planned: there is more to write. */
+uint64_t vr_bits_bytes(const struct vr_ctx *ctx, const struct vr_bits *b, bool clears, bool planned);
 
 #endif
