@@ -417,15 +417,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--build', required=True, help='build directory')
     parser.add_argument('--but', action='append', default=[], metavar='WORD', help='no test whose name contains this')
+    parser.add_argument('--kvm-only', action='store_true', help='nothing that needs no KVM')
     parser.add_argument('names', nargs='*', help='only tests whose name contains one of these')
     options = parser.parse_args()
     run = Runner(options.build, options.names, options.but)
     with run.directory:
         all_attacks(run)
         sanitized = False
-        if run.wanted('sandbox'):
+        if run.wanted('sandbox') and not options.kvm_only:
             sanitized = program(run, run.sandbox_deny)
-        if run.wanted('process'):
+        if run.wanted('process') and not options.kvm_only:
             program(run, run.process_attacks)
         for mode in (CHECK, ALL):
             name = f'sandbox: what a VMM child has in mode {mode}'
