@@ -84,7 +84,7 @@ EMULATED = [
     Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row', kvm=True, quick=False),
 ]
 ALL_CASES = Suite('cases, emulated kvm_amd', CASES.format(build='{build}', accel='kvm'), kvm=True, timeout=1200)
-EMULATED_SECONDS = 1700  # for all of it on an idle machine
+EMULATED_SECONDS = 3000  # for all of it on an idle machine
 
 
 @dataclasses.dataclass
