@@ -225,6 +225,8 @@ GPtrArray *undodir_list(const char *dir, const char *begin);
 enum kin undodir_kin(const char *identity, const char *image_name, const struct image *img);
 /* Path of the newest journal of this image in the default directory; where there is none, the path it would have. */
 char *undodir_find(const struct image *img, GError **error);
+/* Whether it was made for this image. */
+bool undodir_is_of(const struct journal *j, const struct image *img);
 /* Whether it is worth comparing with this image: a commit or an undo of an image of its size may have been cut. */
 bool undodir_may_be_cut(const struct journal *j, const struct image *img);
 

@@ -178,14 +178,15 @@ static bool recover_open(const struct image *img, const char *journal, int fd, s
     return true;
 }
 
-static bool recover_one(const struct image *img, const char *journal, struct interrupted *in, GError **error)
+/* mine: of this image, or named for it. Another's is only read, and one that a run has open was not cut. */
+static bool recover_one(const struct image *img, const char *journal, bool mine, struct interrupted *in, GError **error)
 {
-    int fd = image_is_file(img, journal) ? -1 : undofile_open(journal, in->repair);
+    int fd = image_is_file(img, journal) ? -1 : undofile_open(journal, in->repair && mine);
     bool ok = true;
 
     /* What is no journal is refused where one is to be made. */
     if (fd < 0)
-        return !in->repair || errno != EBUSY || failed(error, "use the undo journal", journal, errno);
+        return !in->repair || !mine || errno != EBUSY || failed(error, "use the undo journal", journal, errno);
     if (recover_is_journal(fd))
         ok = recover_open(img, journal, fd, in, error);
     close(fd);
@@ -198,7 +199,7 @@ bool recover_interrupted(const struct image *img, const char *named, struct inte
     g_autoptr(GPtrArray) journals = undodir_list(dir, "");
     unsigned probes = 0;
 
-    if (named && !recover_one(img, named, in, error))
+    if (named && !recover_one(img, named, true, in, error))
         return false;
     for (unsigned i = 0; i < journals->len && probes < PROBES_MAX; i++) {
         const struct journal *j = journals->pdata[i];
@@ -206,7 +207,7 @@ bool recover_interrupted(const struct image *img, const char *named, struct inte
         if (!undodir_may_be_cut(j, img))
             continue;
         probes++;
-        if (!recover_one(img, j->path, in, error))
+        if (!recover_one(img, j->path, undodir_is_of(j, img), in, error))
             return false;
     }
     return true;

@@ -99,6 +99,11 @@ static enum kin kin_of(const struct journal *j, const struct image *img)
     return j->info.headed ? undodir_kin(j->info.identity, j->info.image_name, img) : KIN_NONE;
 }
 
+bool undodir_is_of(const struct journal *j, const struct image *img)
+{
+    return kin_of(j, img) != KIN_NONE;
+}
+
 /* The newest of this image, by its identity before its name, and with something to undo before without. */
 static const struct journal *newest_of(const GPtrArray *journals, const struct image *img)
 {

@@ -6,6 +6,7 @@ journals.py --build BUILD [FILTER]. Each test is a function below; its name says
 private one.
 """
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -227,6 +228,18 @@ def journal_path(lab, journal):
     script = lab.prefix[-1]
     base = re.search(r'mount --bind \S+ (\S+)', script).group(1)
     return Path(base) / journal.relative_to(lab.dir / 'state')
+
+
+def repair_beside_one_of_the_same_size(lab):
+    """Another image's repair has its journal open: that is no reason to refuse, and nothing was cut."""
+    other = lab.dir / 'other.qcow2'
+    lab.make(other)
+    lab.cut(other)
+    with open(lab.only(), 'r+b') as journal:
+        fcntl.fcntl(journal, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        report = lab.report('all')
+    if report['verdict'] != 'repaired' or 'interrupted-repair' in report:
+        raise AssertionError(f'{report["verdict"]}: {report.get("error")}')
 
 
 def moved_to_another_inode_after_a_repair(lab):
