@@ -195,6 +195,14 @@ class Listener:
 
 # ---- images ----
 
+def disk(lab, name='disk.qcow2'):
+    """An empty volume, known to the pool; its path."""
+    path = lab.pool_dir / name
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', path, '1M'], check=True)
+    refresh(lab)
+    return path
+
+
 def make_image(lab, name='disk.qcow2', size='64M', data='8M'):
     """A healthy qcow2 volume with some data, known to the pool; its path."""
     path = lab.pool_dir / name

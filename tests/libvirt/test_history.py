@@ -8,7 +8,7 @@ import sys
 
 import libvirt
 
-from common import (Listener, Skip, StreamJob, check_schema, connection, control, create_from, expect_error, jobs, repair, volume,
+from common import (disk, Listener, Skip, StreamJob, check_schema, connection, control, create_from, expect_error, jobs, repair, volume,
                     wait_for_state)
 from lab import wait_until
 
@@ -18,13 +18,6 @@ import libvirt, sys
 conn = libvirt.open(sys.argv[1])
 print(conn.findStoragePoolSources("dir", "<vol-repair request='jobs'/>", 0).count("<job "))
 '''
-
-
-def disk(lab, name='disk.qcow2'):
-    path = lab.pool_dir / name
-    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', path, '1M'], check=True)
-    assert lab.virsh('pool-refresh', 'default').returncode == 0
-    return path
 
 
 def index(lab):

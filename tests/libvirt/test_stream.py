@@ -10,20 +10,13 @@ from pathlib import Path
 
 import libvirt
 
-from common import (MAGIC, OPS, StreamJob, check_schema, connection, control, expect_error, jobs, repair,
+from common import (disk, MAGIC, OPS, StreamJob, check_schema, connection, control, expect_error, jobs, repair,
                     volume, wait_for_state)
 from lab import wait_until
 from patience import seconds
 
 NAMES = ['two words.qcow2', 'blå-日本.qcow2', '..%2f..%2fetc.qcow2', "it's \"quoted\" & <odd>.qcow2", '-r.qcow2',
          '$(id).qcow2']
-
-
-def disk(lab, name='disk.qcow2'):
-    path = lab.pool_dir / name
-    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', path, '1M'], check=True)
-    assert lab.virsh('pool-refresh', 'default').returncode == 0
-    return path
 
 
 def helper_is_gone(job):
