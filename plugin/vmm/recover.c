@@ -142,9 +142,21 @@ static bool settle(const struct image *img, const char *journal, int fd, const s
 }
 
 /*
- * Of two copies of an image, each may fit the other's journal. Whose it is rolls back unasked; of another image nothing is
- * written unasked, and no second repair on top.
+ * Whether what was cut is in this image, by more than its sectors: images of one template have most of them alike, one of
+ * them sound where the other was damaged. The mark in the header stands there only while a commit goes on. A commit without
+ * one leaves an image that can be repaired on top; half of an undo does not, so there the sectors are enough.
  */
+static bool is_in(const struct vmm_undo *u, enum kin kin)
+{
+    return kin == KIN_IDENTITY || (kin == KIN_PATH && !u->identity[0]) || u->marked || u->undoing;
+}
+
+static bool is_ours(const struct vmm_undo *u, enum kin kin)
+{
+    return kin == KIN_IDENTITY || (kin == KIN_PATH && (u->marked || !u->identity[0]));
+}
+
+/* Of two copies of an image, each fits the other's journal: nothing is written unasked, and no second repair on top. */
 static bool refuse_foreign(const struct vmm_undo *u, const char *journal, GError **error)
 {
     g_autofree char *name = g_strescape(u->image_name, NULL);
@@ -159,13 +171,14 @@ static bool recover_open(const struct image *img, const char *journal, int fd, s
 {
     struct vmm_undo u;
     int err = -vmm_undo_probe(img->fd, fd, &u);
-    bool cut = !err && vmm_undo_is_cut(&u), ours = !err && kin_of(&u, img) != KIN_NONE;
+    enum kin kin = err ? KIN_NONE : kin_of(&u, img);
+    bool cut = !err && vmm_undo_is_cut(&u), ours = cut ? is_ours(&u, kin) : kin != KIN_NONE;
 
     if (err)
         return !in->repair || failed(error, "read the undo journal", journal, err);
     if (in->repair && ours && !settle(img, journal, fd, &u, error))
         return false;
-    if (!cut)
+    if (!cut || !is_in(&u, kin))
         return true;
     if (in->repair && !ours)
         return refuse_foreign(&u, journal, error);

@@ -161,6 +161,7 @@ struct tally {
     uint64_t old, new, neither; /* a sector is one of these */
     uint64_t unfinished;        /* not what the last epoch that names it left */
     uint64_t below;             /* old or new, and not behind the old end, where any image has the zeros of any other */
+    bool marked;                /* the header is neither the old nor the last one */
 };
 
 /* Judge the sectors of the image, in ascending order; several entries may speak of one sector. */
@@ -184,6 +185,7 @@ static int judge(struct compare *c, struct tally *t)
             is_new |= is_last;
         }
         t->unfinished += !is_last;
+        t->marked |= s == 0 && agree && is_new && !is_last && !is_old;
         /* A writer's records of one sector hold the same old bytes. */
         t->old += agree && is_old;
         t->new += agree && is_new && !is_old;
@@ -269,6 +271,7 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
         err = err ? err : image_size(image_fd, &size, &st);
         err = err ? err : judge(&c, &t);
         u->complete = !err && t.unfinished == 0 && size == u->size_after;
+        u->marked = !err && t.marked;
         if (!err)
             u->state = decide(u, &t, size, &st);
     }

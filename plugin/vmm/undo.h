@@ -46,6 +46,7 @@ struct vmm_undo {
     bool undoing;          /* and an undo began since */
     bool spent;            /* or was whole */
     bool complete;         /* every sector is what the commit left, and so is the length */
+    bool marked;           /* the header is what stands there only while a commit goes on: QEMU refuses it */
     uint64_t records;
     uint64_t bytes;        /* of the image that the journal holds */
     uint64_t size_before, size_after; /* of the image */

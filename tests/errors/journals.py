@@ -242,6 +242,33 @@ def repair_beside_one_of_the_same_size(lab):
         raise AssertionError(f'{report["verdict"]}: {report.get("error")}')
 
 
+def cut_beside_a_sound_one(lab, other):
+    """other becomes what the image would be, were it sound but for one place; then the image's repair is cut."""
+    lab.make(lab.image)
+    old = lab.image.read_bytes()
+    lab.run('all')
+    new = lab.image.read_bytes()
+    *_, last = (at for at in range(512, len(old), 512) if old[at:at + 512] != new[at:at + 512])
+    expect(lab.run('undo'), 0, 'byte for byte')
+    lab.cut()
+    other.write_bytes(new[:last] + old[last:last + 512] + new[last + 512:])
+    return new
+
+
+def image_of_the_same_template(lab):
+    """The cut journal fits it, and is not its own; nor is it where this image takes the other's place, out of a backup."""
+    other = lab.dir / 'other.qcow2'
+    for place in (other, lab.image):
+        new = cut_beside_a_sound_one(lab, other)
+        shutil.copyfile(other, lab.dir / 'backup')
+        (lab.dir / 'backup').rename(place)
+        if INTERRUPTED in lab.run('check', place).stderr:
+            raise AssertionError('it is said to be interrupted')
+        expect(lab.run('all', place), 0, 'bytes of metadata were changed')
+        if place.read_bytes() != new:
+            raise AssertionError('not what a repair of it leaves')
+
+
 def moved_to_another_inode_after_a_repair(lab):
     lab.run('all')
     there = lab.dir / 'elsewhere.qcow2'
