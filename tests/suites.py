@@ -13,10 +13,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import patience
+import state
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / 'build' / 'test-logs'
@@ -107,9 +109,11 @@ def run_command(suite, log):
     env = dict(os.environ, VR_PATIENCE=f'{slower:.1f}', ASAN_OPTIONS='abort_on_error=0:exitcode=99', UBSAN_OPTIONS='print_stacktrace=1')
     # Not /tmp, which may be a tmpfs: there qemu-img's own repair of one case makes its file larger without end.
     env.setdefault('TMPDIR', '/var/tmp')
-    with open(log, 'wb') as out:
-        child = subprocess.Popen(suite.command.format(**names).split(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=subprocess.STDOUT, env=env, start_new_session=True)
+    with open(log, 'wb') as out, tempfile.TemporaryDirectory(prefix='vol-repair-state-', dir=env['TMPDIR']) as journals:
+        os.chmod(journals, 0o755)
+        prefix, places, _ = state.private(ROOT / 'build' / 'release', journals)
+        child = subprocess.Popen([*prefix, *suite.command.format(**names).split()], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=subprocess.STDOUT, env={**env, **places}, start_new_session=True)
         try:
             return child.wait(suite.timeout * slower)
         except subprocess.TimeoutExpired:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
 import struct
 import subprocess
@@ -23,6 +22,7 @@ import jsonschema
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / 'tests'))
+import state  # noqa: E402
 from patience import seconds  # noqa: E402
 
 SCHEMA = json.loads((ROOT / 'docs' / 'report.schema.json').read_text())
@@ -72,17 +72,8 @@ class Lab:
         subprocess.run([sys.executable, ROOT / 'testdata' / 'mkqcow2.py', self.dir / 'recipe', path], check=True)
 
     def _lay_out(self, build):
-        self.prefix, self.env = [], dict(os.environ, XDG_STATE_HOME=str(self.dir / 'state'))
-        self.journals = self.dir / 'state' / 'vol-repair' / 'undo'
-        if os.geteuid() == 0:
-            options = json.loads((build / 'meson-info' / 'intro-buildoptions.json').read_text())
-            values = {o['name']: o['value'] for o in options}
-            base = place = Path(values['prefix']) / values['localstatedir'] / 'lib'
-            while not base.is_dir():
-                base = base.parent
-            script = f'mount --bind {self.dir}/state {shlex.quote(str(base))} && exec "$0" "$@"'
-            self.prefix = ['unshare', '-m', 'sh', '-c', script]
-            self.journals = self.dir / 'state' / place.relative_to(base) / 'vol-repair' / 'undo'
+        self.prefix, env, self.journals = state.private(build, self.dir / 'state')
+        self.env, self.base = dict(os.environ, **env), state.place(build)[0]
         (self.dir / 'state').mkdir(mode=0o700)
 
     def run(self, mode, image=None, *more):
@@ -223,11 +214,7 @@ def copy_of_what_was_cut(lab):
 
 def journal_path(lab, journal):
     """As the program sees it: within its own mounts."""
-    if not lab.prefix:
-        return journal
-    script = lab.prefix[-1]
-    base = re.search(r'mount --bind \S+ (\S+)', script).group(1)
-    return Path(base) / journal.relative_to(lab.dir / 'state')
+    return lab.base / journal.relative_to(lab.dir / 'state') if lab.prefix else journal
 
 
 def repair_beside_one_of_the_same_size(lab):

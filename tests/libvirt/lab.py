@@ -25,7 +25,6 @@ the daemon and all it has started are stopped, and the lab's directory is remove
 """
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -39,6 +38,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import patience  # noqa: E402
+import state  # noqa: E402
 
 STUB = 'libvirt_storage_backend_fs.so'
 REAL_CODE = 'libvol-repair-backend.so'
@@ -62,13 +62,6 @@ remember_owner = 0
 
 class LabError(Exception):
     """The lab could not be set up; the text says why."""
-
-
-def build_option(build_dir, name):
-    """The value of a meson option, e.g. localstatedir, as an absolute path."""
-    options = json.loads((build_dir / 'meson-info' / 'intro-buildoptions.json').read_text())
-    values = {o['name']: o['value'] for o in options}
-    return Path(values['prefix']) / values[name]
 
 
 def wait_until(condition, seconds, step=0.02):
@@ -150,7 +143,7 @@ class Lab:
 
     def _mounts(self):
         """Shell lines that put the lab's directories in the place of the host's."""
-        state_dir = build_option(self.build_dir, 'localstatedir') / 'lib'
+        state_dir = state.option(self.build_dir, 'localstatedir') / 'lib'
         base = state_dir
         while not base.is_dir():
             base = base.parent
@@ -172,7 +165,7 @@ class Lab:
 
     @property
     def reports_dir(self):
-        runtime = build_option(self.build_dir, 'runstatedir')
+        runtime = state.option(self.build_dir, 'runstatedir')
         if not self.system:
             return self.dir / 'run' / 'vol-repair' / 'reports'
         return self.dir / runtime.relative_to('/') / 'vol-repair' / 'reports'
