@@ -3,10 +3,8 @@
  * program.c: whether the daemon can run vol-repair: by running it, because a security module has a say that no mode bit shows.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -66,35 +64,6 @@ char *program_start_error(const char *path, int error)
 
 /* ---- the trial ---- */
 
-static int start(const char *path, pid_t *pid)
-{
-    char name[] = "vol-repair", option[] = "--version", locale[] = "LC_ALL=C", *argv[] = {name, option, NULL}, *envp[] = {locale, NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    int rc = posix_spawn_file_actions_init(&actions);
-
-    if (rc != 0)
-        return rc;
-    rc = posix_spawnattr_init(&attr);
-    if (rc == 0) {
-        sigemptyset(&none);
-        sigfillset(&all);
-        posix_spawnattr_setsigmask(&attr, &none);
-        posix_spawnattr_setsigdefault(&attr, &all);
-        posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-        for (int fd = 0; rc == 0 && fd < 3; fd++)
-            rc = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
-        if (rc == 0)
-            rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-        if (rc == 0)
-            rc = posix_spawn(pid, path, &actions, &attr, argv, envp);
-        posix_spawnattr_destroy(&attr);
-    }
-    posix_spawn_file_actions_destroy(&actions);
-    return rc;
-}
-
 /* Waits for TRIAL_MS at most; then the process is killed. False: it did not end by itself. */
 static bool wait_for(pid_t pid, int *status)
 {
@@ -117,12 +86,14 @@ static bool wait_for(pid_t pid, int *status)
 /* NULL: it runs. */
 static char *try_to_run(const char *path)
 {
-    int status = 0, rc;
-    pid_t pid;
+    char name[] = "vol-repair", option[] = "--version", locale[] = "LC_ALL=C";
+    char *argv[] = {name, option, NULL}, *envp[] = {locale, NULL};
+    const int nothing[] = {-1, -1, -1};
+    int status = 0;
+    pid_t pid = spawn_process(path, argv, envp, nothing, G_N_ELEMENTS(nothing));
 
-    rc = start(path, &pid);
-    if (rc != 0)
-        return program_start_error(path, rc);
+    if (pid < 0)
+        return program_start_error(path, -pid);
     if (!wait_for(pid, &status))
         return g_strdup_printf("it does not end within %d seconds", TRIAL_MS / 1000);
     if (WIFSIGNALED(status))

@@ -12,8 +12,8 @@
 #include "backend.h"
 #include "undo_name.h"
 
-/* Descriptors in the helper. Ours are moved above these first, so that no dup2 covers another's source. */
-enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5 };
+/* Descriptors in the helper. Ours are moved to FIRST_OWN_FD and above first, so that no dup2 covers another's source. */
+enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5, FIRST_OWN_FD = 10 };
 
 /* The daemon's environment says nothing to the helper but these. */
 static const char *const passed_on[] = {"PATH", "HOME",   "USER",     "LOGNAME",        "TMPDIR",
@@ -97,17 +97,16 @@ static char **make_arguments(const struct spawn *sp)
     return (char **)g_ptr_array_free(args, FALSE);
 }
 
-/* fds: standard output, standard error, image, report (may be -1). */
-static int run(const char *program, char **argv, char **envp, const int fds[4], pid_t *pid)
+pid_t spawn_process(const char *program, char **argv, char **envp, const int *fds, int count)
 {
-    static const int targets[4] = {STDOUT_FILENO, STDERR_FILENO, HELPER_IMAGE_FD, HELPER_REPORT_FD};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     sigset_t none, all;
+    pid_t pid = 0;
     int rc = posix_spawn_file_actions_init(&actions);
 
     if (rc != 0)
-        return rc;
+        return -rc;
     rc = posix_spawnattr_init(&attr);
     if (rc == 0) {
         sigemptyset(&none);
@@ -116,20 +115,19 @@ static int run(const char *program, char **argv, char **envp, const int fds[4], 
         posix_spawnattr_setsigdefault(&attr, &all);
         posix_spawnattr_setpgroup(&attr, 0);
         posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-        rc = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-        for (int i = 0; rc == 0 && i < 4; i++) {
-            if (fds[i] >= 0)
-                rc = posix_spawn_file_actions_adddup2(&actions, fds[i], targets[i]);
+        for (int i = 0; rc == 0 && i < count; i++) {
+            rc = fds[i] >= 0 ? posix_spawn_file_actions_adddup2(&actions, fds[i], i)
+                             : posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDWR, 0);
         }
         /* libvirt's daemons leave descriptors open across exec. */
         if (rc == 0)
-            rc = posix_spawn_file_actions_addclosefrom_np(&actions, HELPER_FD_COUNT - (fds[3] < 0));
+            rc = posix_spawn_file_actions_addclosefrom_np(&actions, count);
         if (rc == 0)
-            rc = posix_spawn(pid, program, &actions, &attr, argv, envp);
+            rc = posix_spawn(&pid, program, &actions, &attr, argv, envp);
         posix_spawnattr_destroy(&attr);
     }
     posix_spawn_file_actions_destroy(&actions);
-    return rc;
+    return rc ? -rc : pid;
 }
 
 static void close_all(int *fds, int count)
@@ -140,21 +138,21 @@ static void close_all(int *fds, int count)
     }
 }
 
-/* fds as run() wants them, all of our own, above the helper's numbers; errno on failure. */
-static bool prepare_fds(const struct spawn *sp, const int out[2], const int err[2], int fds[4])
+/* fds as spawn_process() wants them, all of our own, above the helper's numbers; errno on failure. */
+static bool prepare_fds(const struct spawn *sp, const int out[2], const int err[2], int fds[HELPER_FD_COUNT])
 {
-    const int from[4] = {out[1], err[1], sp->image_fd, sp->report_fd};
+    const int from[HELPER_FD_COUNT] = {-1, out[1], err[1], sp->image_fd, sp->report_fd};
 
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < HELPER_FD_COUNT; i++)
         fds[i] = -1;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < HELPER_FD_COUNT; i++) {
         if (from[i] < 0)
             continue;
-        fds[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 10);
+        fds[i] = fcntl(from[i], F_DUPFD_CLOEXEC, FIRST_OWN_FD);
         if (fds[i] < 0) {
             int saved = errno;
 
-            close_all(fds, 4);
+            close_all(fds, HELPER_FD_COUNT);
             errno = saved;
             return false;
         }
@@ -165,13 +163,14 @@ static bool prepare_fds(const struct spawn *sp, const int out[2], const int err[
 bool spawn_helper(const struct spawn *sp, struct helper *helper)
 {
     g_auto(GStrv) argv = make_arguments(sp), envp = make_environment();
-    int out[2] = {-1, -1}, err[2] = {-1, -1}, fds[4], rc;
+    int out[2] = {-1, -1}, err[2] = {-1, -1}, fds[HELPER_FD_COUNT], rc;
 
     if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 || !prepare_fds(sp, out, err, fds)) {
         rc = errno;
     } else {
-        rc = run(sp->cfg->helper, argv, envp, fds, &helper->pid);
-        close_all(fds, 4);
+        helper->pid = spawn_process(sp->cfg->helper, argv, envp, fds, HELPER_FD_COUNT - (sp->report_fd < 0));
+        rc = helper->pid < 0 ? -helper->pid : 0;
+        close_all(fds, HELPER_FD_COUNT);
     }
     close_all(&out[1], 1);
     close_all(&err[1], 1);
