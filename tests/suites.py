@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""suites.py: runs every test suite, one after the other, and adds up what they say. Called by `./run test`.
+"""suites.py: runs every test suite, and adds up what they say. Called by `./run test`.
 
-On a machine without /dev/kvm, EMULATED runs beside them, in one emulated PC (tests/machine).
+Suites that keep all processors busy run one after the other; beside them, one after the other, those of one test at a time. On a
+machine without /dev/kvm, EMULATED runs beside both, in one emulated PC (tests/machine).
 """
 import argparse
 import collections
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -14,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +32,7 @@ KVM = os.access('/dev/kvm', os.R_OK | os.W_OK)
 ACCEL = 'kvm' if KVM else 'process'
 SKIPPED = 77  # exit status, as meson has it
 MACHINE = ROOT / 'tests' / 'machine' / 'machine.py'
+RUNNING, STOPPED = set(), threading.Event()  # what has to end before this does
 RESULTS = 'results: '  # what the last line begins with that suites.py prints inside the emulated PC
 FAILED = re.compile(r'^\s*(FAIL|FAILED)\b')
 CMOCKA = re.compile(r'^\[\s+(PASSED|FAILED|SKIPPED)\s+\] (\d+) test\(s\)')
@@ -43,6 +47,7 @@ class Suite:
     kvm: bool = False      # every test of it runs under KVM
     timeout: int = 1800    # seconds on an idle machine
     unit: bool = False     # a meson run: counted from its log, not from a last line
+    single: bool = False   # one test at a time: runs beside the suites that keep all processors busy
 
 
 # Every meson test but those that have a line of their own below.
@@ -50,9 +55,9 @@ UNIT = 'meson test -C {build} --no-rebuild --timeout-multiplier {{patience:.0f}}
 CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/vmm/vol-repair --accel {accel} --cache build/case-cache'
 
 SUITES = [
-    Suite('gate', '{py} tests/gate.py'),
-    Suite('docs', '{py} tests/docs.py --build {build}'),
-    Suite('mutants, their texts', '{py} tests/mutants/run.py --texts'),
+    Suite('gate', '{py} tests/gate.py', single=True),
+    Suite('docs', '{py} tests/docs.py --build {build}', single=True),
+    Suite('mutants, their texts', '{py} tests/mutants/run.py --texts', single=True),
     Suite('unit, gcc + sanitizers', UNIT.format(build='{asan}'), unit=True),
     Suite('unit, gcc', UNIT.format(build='{build}'), unit=True),
     Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),
@@ -61,20 +66,20 @@ SUITES = [
     *([Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True)] if KVM else []),
     Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL) + ' --option=--test-wide-map', kvm=KVM, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
-    Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process'),
+    Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process', single=True),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),
     Suite('newer qemu-img', '{py} tests/newer/run.py --build {build}', quick=False),
     Suite('fuzz', '{py} tests/fuzz/run.py --build build/fuzz --tools {build}'),
-    Suite('memory', '{py} tests/memory/run.py --build {build}', quick=False),
-    Suite('bounds', '{py} tests/bounds/run.py --build {build}', quick=False),
-    Suite('hostile', '{py} tests/hostile/run.py --build {build}'),
-    Suite('errors', '{py} tests/errors/run.py --build {build}'),
-    Suite('journals', '{py} tests/errors/journals.py --build {build}'),
-    Suite('package', '{py} tests/package/run.py --build {build}'),
-    Suite('virsh', '{py} tests/virsh/run.py --build {build}'),
-    Suite('libvirt', '{py} tests/libvirt/run.py --build {build}'),
-    Suite('machine', '{py} tests/machine/run.py', quick=False),
-    Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM),
+    Suite('memory', '{py} tests/memory/run.py --build {build}', quick=False, single=True),
+    Suite('bounds', '{py} tests/bounds/run.py --build {build}', quick=False, single=True),
+    Suite('hostile', '{py} tests/hostile/run.py --build {build}', single=True),
+    Suite('errors', '{py} tests/errors/run.py --build {build}', single=True),
+    Suite('journals', '{py} tests/errors/journals.py --build {build}', single=True),
+    Suite('package', '{py} tests/package/run.py --build {build}', single=True),
+    Suite('virsh', '{py} tests/virsh/run.py --build {build}', single=True),
+    Suite('libvirt', '{py} tests/libvirt/run.py --build {build}', single=True),
+    Suite('machine', '{py} tests/machine/run.py', quick=False, single=True),
+    Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM, single=True),
 ]
 
 # What needs KVM, inside the emulated PC: about ten times slower than a real one. The cases come last: by then those outside
@@ -84,7 +89,6 @@ EMULATED = [
     Suite('errors, emulated kvm_amd', '{py} tests/errors/run.py --build {build} kvm', quick=False),
     Suite('demo, emulated kvm_amd', '{py} tests/demo/demo.py --build {build} --batch --count --volume disk.qcow2', kvm=True, quick=False),
 ]
-# Only asked for by name (`--emulated rows`): a case for each row takes the PC longer than all that stands above.
 ROWS = Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row', kvm=True, quick=False)
 ALL_CASES = Suite('cases, emulated kvm_amd', CASES.format(build='{build}', accel='kvm'), kvm=True, timeout=1200)
 EMULATED_SECONDS = 3000  # for all of it on an idle machine
@@ -114,12 +118,14 @@ def run_command(suite, log):
         prefix, places, _ = state.private(ROOT / 'build' / 'release', journals)
         child = subprocess.Popen([*prefix, *suite.command.format(**names).split()], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
                                  stderr=subprocess.STDOUT, env={**env, **places}, start_new_session=True)
+        RUNNING.add(child)
         try:
-            return child.wait(suite.timeout * slower)
+            return None if STOPPED.is_set() else child.wait(suite.timeout * slower)
         except subprocess.TimeoutExpired:
             return None
         finally:
             end_session(child)
+            RUNNING.discard(child)
 
 
 def end_session(child):
@@ -190,11 +196,11 @@ def run_suite(suite):
     if not outcome.trouble and not outcome.passed + outcome.failed + outcome.skipped:
         outcome.trouble = 'ran nothing'
     outcome.failed += bool(outcome.trouble)
-    print(f'{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped, {outcome.seconds:.0f} s',
-          flush=True)
+    text = [f'{suite.name:<28}{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped, {outcome.seconds:.0f} s']
     if outcome.failed:
-        print(f'  ---- {suite.command}\n  ---- {outcome.trouble or "tests failed"}; the end of {log.relative_to(ROOT)}:')
-        print('\n'.join('  | ' + line for line in [*filter(FAILED.match, lines[:-40]), *lines[-40:]]), flush=True)
+        text += [f'  ---- {suite.command}', f'  ---- {outcome.trouble or "tests failed"}; the end of {log.relative_to(ROOT)}:']
+        text += ['  | ' + line for line in [*filter(FAILED.match, lines[:-40]), *lines[-40:]]]
+    print('\n'.join(text), flush=True)  # at once: another lane prints as well
     return outcome
 
 
@@ -247,17 +253,27 @@ class Machine:
             end_session(self.child)
 
 
+def run_lane(suites):
+    return [(suite, run_suite(suite)) for suite in suites if not STOPPED.is_set()]
+
+
 def run_suites(chosen):
-    results = []
-    for suite in chosen:
-        print(f'{suite.name:<28}', end='', flush=True)
-        results.append((suite, run_suite(suite)))
-    return results
+    """[(suite, outcome)] in the order of chosen."""
+    lanes = [[suite for suite in chosen if suite.single == single] for single in (False, True)]
+    with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
+        try:
+            results = [result for lane in [pool.submit(run_lane, lane) for lane in lanes] for result in lane.result()]
+        except BaseException:
+            STOPPED.set()
+            for child in list(RUNNING):
+                end_session(child)
+            raise
+    return sorted(results, key=lambda result: chosen.index(result[0]))
 
 
 def choose(args):
     """(suites to run here, suites to run in the emulated PC)"""
-    emulated = [*EMULATED, ALL_CASES] if args.all_cases else [*EMULATED, *[ROWS] * ('rows' in args.filter)]
+    emulated = [*EMULATED, ALL_CASES] if args.all_cases else [*EMULATED, ROWS]
     wanted = [[s for s in suites if args.filter in s.name and (s.quick or not args.quick)] for suites in (SUITES, emulated)]
     if args.inside:
         return wanted[1], []
