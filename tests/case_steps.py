@@ -94,8 +94,9 @@ def same(one, two):
 class Case:
     """One case, run in `scratch`; `failures` and `records` (mode -> ids of problems) are what comes out."""
 
-    def __init__(self, name, text, tool, scratch):
+    def __init__(self, name, text, tool, scratch, brief=False):
         self.name, self.text, self.tool, self.scratch = name, text, tool, scratch
+        self.brief = brief  # no look at what was repaired but for the undo
         self.recipe = Recipe(text)
         self.failures = []
         self.records = {}
@@ -119,7 +120,7 @@ class Case:
         self.checks(pristine)
         for mode in ("leaks", "all"):
             self.repairs(mode, pristine)
-        for difference in self.recipe.differs:
+        for difference in [] if self.brief else self.recipe.differs:
             for state in difference.states:
                 if (state, difference.key) not in self.used:
                     self.fail(state, f"differs {difference.key} is stale: ours and qemu-img agree")
@@ -154,11 +155,12 @@ class Case:
             self.fail(mode, f"report says image-changed={told}, the image says {changed}")
         if ours["exit"] == 1 and changed:
             self.fail(mode, "exit 1, and the image was changed")
-        if ours["json"] is not None:
+        if ours["json"] is not None and not self.brief:
             self.afterwards(mode, directory, ours)
-        if changed:
+        if changed and not self.brief:
             self.bytes_changed(mode, image, pristine)
             self.guest_data(mode, directory)
+        if changed:
             self.undoes(mode, directory, pristine)
 
     def afterwards(self, mode, directory, ours):

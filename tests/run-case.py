@@ -31,7 +31,7 @@ def run_one(name, args, version):
     scratch = tempfile.mkdtemp(prefix=name + ".", dir=args.work)
     try:
         with open(os.path.join(args.cases, name, "recipe"), encoding="utf-8") as file:
-            case = Case(name, file.read(), Tool(args.vol_repair, args.accel, *args.option), scratch)
+            case = Case(name, file.read(), Tool(args.vol_repair, args.accel, *args.option), scratch, args.brief)
         case.go(args.cache, version)
         return name, case.failures, case.records, case.proposals, "kvm" in case.ran
     except RecipeError as error:
@@ -81,6 +81,8 @@ def options():
     parser.add_argument("--accel", choices=("kvm", "process"), default="process")
     parser.add_argument("--filter", default="*", metavar="GLOB", help="only cases with such names")
     parser.add_argument("--one-per-row", action="store_true", help="only as many as raise each row of the problem table")
+    parser.add_argument("--brief", action="store_true",
+                        help="check, repair, undo, and no look at what was repaired: enough for an accelerator more")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", default=os.path.join(HERE, "cases"), metavar="DIR")
     parser.add_argument("--cache", default=os.environ.get("VOL_REPAIR_CASE_CACHE"), metavar="DIR",

@@ -64,7 +64,7 @@ SUITES = [
     Suite('cases, sanitizers, process', CASES.format(build='{asan}', accel='process')),
     # As a process the one above and the one below are enough, and the emulated PC has one for each row under KVM.
     *([Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True)] if KVM else []),
-    Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL) + ' --option=--test-wide-map', kvm=KVM, quick=False),
+    Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL) + ' --one-per-row --option=--test-wide-map', kvm=KVM, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 150 --build {asan} --accel process', single=True),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),
@@ -89,7 +89,7 @@ EMULATED = [
     Suite('errors, emulated kvm_amd', '{py} tests/errors/run.py --build {build} kvm', quick=False),
     Suite('demo, emulated kvm_amd', '{py} tests/demo/demo.py --build {build} --batch --count --volume disk.qcow2', kvm=True, quick=False),
 ]
-ROWS = Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row', kvm=True, quick=False)
+ROWS = Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row --brief', kvm=True, quick=False)
 ALL_CASES = Suite('cases, emulated kvm_amd', CASES.format(build='{build}', accel='kvm'), kvm=True, timeout=1200)
 EMULATED_SECONDS = 3000  # for all of it on an idle machine
 
