@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 
+from patience import seconds
 from qcow2_read import guest_view
 
-TIMEOUT = 120
+TIMEOUT = seconds(120)
 IMAGE = "disk.qcow2"
 # What qemu-img prints on other occasions than findings.
 NOT_FINDINGS = ("qemu-img:", "vol-repair:", "qcow2:")

@@ -82,7 +82,7 @@ def options():
     parser.add_argument("--filter", default="*", metavar="GLOB", help="only cases with such names")
     parser.add_argument("--one-per-row", action="store_true", help="only as many as raise each row of the problem table")
     parser.add_argument("--brief", action="store_true",
-                        help="check, repair, undo, and no look at what was repaired: enough for an accelerator more")
+                        help="check, repair, undo, without qemu-img: enough for an accelerator more")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", default=os.path.join(HERE, "cases"), metavar="DIR")
     parser.add_argument("--cache", default=os.environ.get("VOL_REPAIR_CASE_CACHE"), metavar="DIR",
