@@ -31,6 +31,7 @@ SKIP = re.compile(r'^\s*(?:\w+: )?(?:SKIP|skipped)\b:?\s+(?:.*: )?(\S.*)')  # th
 KVM = os.access('/dev/kvm', os.R_OK | os.W_OK)
 ACCEL = 'kvm' if KVM else 'process'
 SKIPPED = 77  # exit status, as meson has it
+ASAN_OPTIONS = 'abort_on_error=0:exitcode=99'
 MACHINE = ROOT / 'tests' / 'machine' / 'machine.py'
 RUNNING, STOPPED = set(), threading.Event()  # what has to end before this does
 RESULTS = 'results: '  # what the last line begins with that suites.py prints inside the emulated PC
@@ -62,7 +63,7 @@ SUITES = [
     Suite('unit, clang', UNIT.format(build='{clang}'), unit=True),
     # Memory that is never given back is looked for by the unit tests: to look for it at the end of each of thousands of short
     # runs takes as long as the runs.
-    Suite('cases, sanitizers, process', 'env ASAN_OPTIONS=abort_on_error=0:exitcode=99:detect_leaks=0 ' +
+    Suite('cases, sanitizers, process', f'env ASAN_OPTIONS={ASAN_OPTIONS}:detect_leaks=0 ' +
           CASES.format(build='{asan}', accel='process')),
     # As a process the one above and the one below are enough, and the emulated PC has one for each row under KVM.
     *([Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True)] if KVM else []),
@@ -83,8 +84,8 @@ SUITES = [
     Suite('demo', '{py} tests/demo/demo.py --build {build} --batch --count', kvm=KVM, single=True),
 ]
 
-# What needs KVM, inside the emulated PC: about ten times slower than a real one. The cases come last: by then those outside
-# have left qemu-img's answers in the cache.
+# What needs KVM, inside the emulated PC: about ten times slower than a real one. Behind these come cases: one for each row, or
+# all, which by then find qemu-img's answers in the cache.
 EMULATED = [
     Suite('hostile, emulated kvm_amd', '{py} tests/hostile/run.py --kvm-only --build {build}', quick=False),
     Suite('errors, emulated kvm_amd', '{py} tests/errors/run.py --build {build} kvm', quick=False),
@@ -111,7 +112,7 @@ def run_command(suite, log):
     slower = patience.measure()
     names = {'py': '/usr/bin/python3', 'build': 'build/release', 'asan': 'build/sanitize', 'clang': 'build/clang-release',
              'patience': slower + 0.5}
-    env = dict(os.environ, VR_PATIENCE=f'{slower:.1f}', ASAN_OPTIONS='abort_on_error=0:exitcode=99', UBSAN_OPTIONS='print_stacktrace=1')
+    env = dict(os.environ, VR_PATIENCE=f'{slower:.1f}', ASAN_OPTIONS=ASAN_OPTIONS, UBSAN_OPTIONS='print_stacktrace=1')
     # Not /tmp, which may be a tmpfs: there qemu-img's own repair of one case makes its file larger without end.
     env.setdefault('TMPDIR', '/var/tmp')
     with open(log, 'wb') as out, tempfile.TemporaryDirectory(prefix='vol-repair-state-', dir=env['TMPDIR']) as journals:
@@ -274,7 +275,7 @@ def run_suites(chosen):
 
 def choose(args):
     """(suites to run here, suites to run in the emulated PC)"""
-    emulated = [*EMULATED, ALL_CASES] if args.all_cases else [*EMULATED, ROWS]
+    emulated = [*EMULATED, ALL_CASES if args.all_cases else ROWS]
     wanted = [[s for s in suites if args.filter in s.name and (s.quick or not args.quick)] for suites in (SUITES, emulated)]
     if args.inside:
         return wanted[1], []

@@ -143,12 +143,8 @@ class Lab:
 
     def _mounts(self):
         """Shell lines that put the lab's directories in the place of the host's."""
-        state_dir = state.option(self.build_dir, 'localstatedir') / 'lib'
-        base = state_dir
-        while not base.is_dir():
-            base = base.parent
-        inner = self.dir / 'state' / state_dir.relative_to(base)
-        (inner / 'vol-repair' / 'undo').mkdir(parents=True, exist_ok=True)
+        base, journals = state.place(self.build_dir)
+        (self.dir / 'state' / journals.relative_to(base)).mkdir(parents=True, exist_ok=True)
         places = [(self.dir / 'state', base), (self.dir / 'run', '/run'), (self.dir / 'etc', '/etc/libvirt'),
                   (self.dir / 'cache', '/var/cache/libvirt'), (self.dir / 'log', '/var/log/libvirt')]
         if str(base) != '/var/lib':
