@@ -311,12 +311,12 @@ struct spawn {
     const GPtrArray *notes;  /* of notes_collect() */
     int image_fd, report_fd; /* report_fd -1 = write to job->event_path, if there is one */
 };
-/* Reports and returns false. */
 /*
  * Runs program with descriptor i being fds[i], or /dev/null where that is -1, and no other; in a process group of its own, all
  * signals at their defaults. Each of fds is -1 or at least count. The process, or -errno.
  */
 pid_t spawn_process(const char *program, char **argv, char **envp, const int *fds, int count);
+/* Reports and returns false. */
 bool spawn_helper(const struct spawn *sp, struct helper *helper);
 
 /* ---- program.c: whether it can be started ---- */

@@ -146,11 +146,12 @@ static bool settle(const struct image *img, const char *journal, int fd, const s
  * them sound where the other was damaged. The mark in the header stands there only while a commit goes on. A commit without
  * one leaves an image that can be repaired on top; half of an undo does not, so there the sectors are enough.
  */
-static bool is_in(const struct vmm_undo *u, enum kin kin)
+static bool is_in(const struct vmm_undo *u, bool ours)
 {
-    return kin == KIN_IDENTITY || (kin == KIN_PATH && !u->identity[0]) || u->marked || u->undoing;
+    return ours || u->marked || u->undoing;
 }
 
+/* Whether it was made for this image: of a path alone, another image may have taken the place. */
 static bool is_ours(const struct vmm_undo *u, enum kin kin)
 {
     return kin == KIN_IDENTITY || (kin == KIN_PATH && (u->marked || !u->identity[0]));
@@ -178,7 +179,7 @@ static bool recover_open(const struct image *img, const char *journal, int fd, s
         return !in->repair || failed(error, "read the undo journal", journal, err);
     if (in->repair && ours && !settle(img, journal, fd, &u, error))
         return false;
-    if (!cut || !is_in(&u, kin))
+    if (!cut || !is_in(&u, ours))
         return true;
     if (in->repair && !ours)
         return refuse_foreign(&u, journal, error);
