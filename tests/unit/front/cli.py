@@ -326,7 +326,7 @@ class Cli(unittest.TestCase):
 
     def signalled(self, number):
         """A repair that got this signal while it checked; (exit status, output, errors)."""
-        for _ in range(50):
+        for _ in range(5):
             process = subprocess.Popen([PROGRAM, f"--accel={ACCEL}", "--mode=all", "--undo=j.undo", "--stream",
                                         self.large],
                                        cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
