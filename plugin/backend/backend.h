@@ -170,6 +170,8 @@ char *volume_backing_path(const char *vol_xml);
 char *identity_caller(void);
 /* root and the daemon's own user see everything, others what is theirs. */
 bool identity_may_see(const char *caller, const char *owner);
+/* He is root or the daemon's own user: what is shared among callers is not divided for him. */
+bool identity_is_trusted(const char *caller);
 /* Makes the calling (own) thread act for the daemon itself. */
 void identity_become_system(void);
 
@@ -253,11 +255,12 @@ struct job {
     ino_t ino;
     guint64 size;   /* of a file, when the job started */
     gint64 started; /* seconds since the epoch */
+    unsigned patience; /* seconds that an ended job waits for a client which takes nothing of its report; 0 = for ever */
     /* ---- */
     pid_t pid; /* 0 = not running yet, or already reaped */
     bool spawned, done;
     bool abort_asked, abort_sent;
-    bool retired; /* nobody but the table holds it */
+    bool retired; /* nobody but the table holds it: it does not count any more */
     gint64 ended; /* seconds since the epoch */
     int percent, exit_code;
     char phase[16], verdict[32];
@@ -282,9 +285,11 @@ void job_progress(struct job *job, const char *phase, int percent);
 void job_abort(struct job *job);
 /* Waits for the process. Returns its wait status. */
 int job_reap(struct job *job);
-/* Enters the end in the table and tells the listeners. The job must not be touched afterwards. */
+/* Enters the end in the table and tells the listeners. */
 struct relay_result;
 void job_finish(struct job *job, const struct relay_result *result);
+/* Its client has the report, or is gone. The job must not be touched afterwards. */
+void job_release(struct job *job);
 
 /* Calls visit for each job, the newest first, with the table locked. */
 void job_each(void (*visit)(const struct job *job, void *opaque), void *opaque);
@@ -326,6 +331,22 @@ char *program_trouble(const char *path);
 /* What to say where starting it failed with that errno: what to do, where that is known. Caller frees. */
 char *program_start_error(const char *path, int error);
 
+/* ---- spool.c: what a client has not taken yet ---- */
+
+struct spool {
+    GString *head;
+    int fd;         /* the file with what follows; -1 = none */
+    goffset from, to; /* in it */
+    guint64 taken;  /* bytes that the client has */
+    bool lost;      /* something could not be kept: what comes after it is left out */
+};
+void spool_init(struct spool *s);
+void spool_clear(struct spool *s);
+guint64 spool_size(const struct spool *s);
+void spool_add(struct spool *s, const char *data, size_t len);
+/* As much as the client takes now. False: it is gone. */
+bool spool_write(struct spool *s, int fd);
+
 /* ---- relay.c: from a helper to its client ---- */
 
 /* What the helper said last. */
@@ -348,11 +369,11 @@ struct relay {
 };
 /* Runs until the helper has ended; closes helper.out and helper.err. What the client has not taken yet is
  * left in *rest, for relay_drain(). */
-void relay_run(struct relay *relay, struct relay_result *result, GString *rest);
+void relay_run(struct relay *relay, struct relay_result *result, struct spool *rest);
 /* Takes what matters from a report. */
 void relay_take_report(struct relay_result *result, const char *line, size_t len);
-/* Gives the client the rest, until it has all of it or is gone; closes client_fd. */
-void relay_drain(struct relay *relay, GString *rest);
+/* Gives the client the rest, until it has all of it, is gone, or takes nothing for job->patience; closes client_fd. */
+void relay_drain(struct relay *relay, struct spool *rest);
 
 /* ---- json.c: the little JSON we need: one-line objects of our own program, and of ours ---- */
 

@@ -14,12 +14,14 @@ G_STATIC_ASSERT(MESSAGES_MAX <= VR_EXAMPLES_MAX);
 
 #define REQUEST_MAX (64 * 1024)
 #define TOKENS_MAX 64
+#define TOKENS_OWNER 16 /* of one caller */
 #define TOKEN_LIFE (60 * G_USEC_PER_SEC)
 #define TOKEN_MASK ((1ull << 53) - 1) /* clients may hold numbers as doubles */
 
 struct token {
     unsigned long long number;
     gint64 expires; /* monotonic */
+    char *owner;
     struct job_options *opts;
 };
 static GMutex lock;
@@ -30,6 +32,7 @@ static GQueue tokens = G_QUEUE_INIT;
 static void token_free(struct token *token)
 {
     job_options_free(token->opts);
+    g_free(token->owner);
     g_free(token);
 }
 
@@ -41,27 +44,45 @@ static void expire_locked(void)
         token_free(g_queue_pop_head(&tokens));
 }
 
-static char *keep_options(struct job_options *opts)
+static bool has_room_locked(const char *owner)
 {
-    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
-    unsigned long long number = 0;
-    struct token *token;
+    unsigned all = g_queue_get_length(&tokens), own = 0;
 
-    expire_locked();
-    if (g_queue_get_length(&tokens) >= TOKENS_MAX) {
-        vr_error(VIR_ERR_OPERATION_FAILED, "%d option sets are waiting for their requests already", TOKENS_MAX);
-        job_options_free(opts);
-        return NULL;
-    }
+    for (GList *l = tokens.head; l; l = l->next)
+        own += g_str_equal(((const struct token *)l->data)->owner, owner);
+    if (all < TOKENS_MAX && (own < TOKENS_OWNER || identity_is_trusted(owner)))
+        return true;
+    vr_error(VIR_ERR_OPERATION_FAILED, "%u option sets are waiting for their requests already, %u of them yours", all, own);
+    return false;
+}
+
+static unsigned long long new_number(void)
+{
+    unsigned long long number = 0;
+
     while (number == 0) {
         if (getrandom(&number, sizeof(number), 0) != sizeof(number))
             number = g_get_monotonic_time();
         number &= TOKEN_MASK;
     }
+    return number;
+}
+
+static char *keep_options(struct job_options *opts)
+{
+    g_autofree char *owner = identity_caller();
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+    struct token *token;
+
+    expire_locked();
+    if (!has_room_locked(owner)) {
+        job_options_free(opts);
+        return NULL;
+    }
     token = g_new0(struct token, 1);
-    *token = (struct token){number, g_get_monotonic_time() + TOKEN_LIFE, opts};
+    *token = (struct token){new_number(), g_get_monotonic_time() + TOKEN_LIFE, g_steal_pointer(&owner), opts};
     g_queue_push_tail(&tokens, token);
-    return g_strdup_printf("<vol-repair-options token='%llu'/>\n", number);
+    return g_strdup_printf("<vol-repair-options token='%llu'/>\n", token->number);
 }
 
 struct job_options *control_take_options(unsigned long long number)

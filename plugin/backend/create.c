@@ -112,16 +112,17 @@ static int run_job(const struct job_request *req)
     int fd = req->report_fd;
     struct relay relay = {.client_fd = -1, .on_progress = show_progress, .opaque = &fd};
     struct relay_result result;
-    GString *rest;
+    struct spool rest;
 
     relay.job = job_start(req, &relay.helper);
     if (!relay.job)
         return -1;
-    rest = g_string_new(NULL);
-    relay_run(&relay, &result, rest);
-    g_string_free(rest, TRUE);
+    spool_init(&rest);
+    relay_run(&relay, &result, &rest);
+    spool_clear(&rest);
     settle_report(fd, relay.job, &result);
     job_finish(relay.job, &result);
+    job_release(relay.job);
     if (result.never_began) {
         vr_error(result.reported ? VIR_ERR_OPERATION_INVALID : VIR_ERR_OPERATION_FAILED,
                  "volume '%s' was left as it is: %s", req->vol->name, g_strdelimit(result.error, "\n", ' '));

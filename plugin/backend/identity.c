@@ -27,13 +27,16 @@ char *identity_caller(void)
     return caller ? caller : g_strdup("");
 }
 
-bool identity_may_see(const char *caller, const char *owner)
+bool identity_is_trusted(const char *caller)
 {
     g_autofree char *daemon = g_strdup_printf("uid:%lu", (unsigned long)geteuid());
 
-    if (g_str_equal(caller, "uid:0") || g_str_equal(caller, daemon))
-        return true;
-    return caller[0] && g_str_equal(caller, owner);
+    return g_str_equal(caller, "uid:0") || g_str_equal(caller, daemon);
+}
+
+bool identity_may_see(const char *caller, const char *owner)
+{
+    return identity_is_trusted(caller) || (caller[0] && g_str_equal(caller, owner));
 }
 
 void identity_become_system(void)

@@ -11,9 +11,12 @@
 
 #include "backend.h"
 
-#define RUNNING_MAX 64    /* helpers at a time: each is a virtual machine */
-#define CREATE_FROM_MAX 4 /* each holds one of the daemon's worker threads */
-#define DONE_KEPT 64      /* finished jobs that the list still shows */
+/* At a time; OWNER: of one caller's, so that he leaves some to others. */
+#define HELD_MAX 64 /* jobs that run, each a virtual machine, or whose report waits for its client, each a thread and a file */
+#define HELD_OWNER 32
+#define CREATE_FROM_MAX 4 /* of those: each holds one of the daemon's worker threads */
+#define CREATE_FROM_OWNER 2
+#define DONE_KEPT 64 /* finished jobs that the list still shows */
 
 const char *const job_mode_name[MODE_COUNT] = {"check", "leaks", "all", "undo"};
 
@@ -97,6 +100,7 @@ static struct job *job_new(const struct job_request *req, const struct config *c
     job->report_path = g_strdup(req->report_path);
     open_identity(st, &job->dev, &job->ino);
     job->size = st->st_size;
+    job->patience = cfg->timeout;
     job->started = g_get_real_time() / G_USEC_PER_SEC;
     g_strlcpy(job->phase, job->mode == MODE_UNDO ? "undo" : "check", sizeof(job->phase));
     return job;
@@ -107,34 +111,64 @@ static bool conflict(const struct job *a, const struct job *b)
     return a->dev == b->dev && a->ino == b->ino && (a->mode != MODE_CHECK || b->mode != MODE_CHECK);
 }
 
+/* What all callers hold, and one of them. */
+struct held {
+    unsigned all, owner, create_from, create_from_owner;
+};
+
+static struct held count_held(const char *owner)
+{
+    struct held held = {0};
+
+    for (GList *l = jobs; l; l = l->next) {
+        const struct job *other = l->data;
+        bool same = g_str_equal(other->owner, owner);
+
+        if (other->retired)
+            continue;
+        held.all++;
+        held.owner += same;
+        held.create_from += other->create_from;
+        held.create_from_owner += same && other->create_from;
+    }
+    return held;
+}
+
+/* Reports and returns false. */
+static bool has_room(const struct job *job)
+{
+    struct held held = count_held(job->owner);
+    bool shares = !identity_is_trusted(job->owner);
+
+    if (held.all >= HELD_MAX || (shares && held.owner >= HELD_OWNER))
+        vr_error(VIR_ERR_OPERATION_FAILED,
+                 "%u repair jobs are running or have a report that nobody has read, %u of them yours: no more are started at a "
+                 "time", held.all, held.owner);
+    else if (job->create_from && (held.create_from >= CREATE_FROM_MAX || (shares && held.create_from_owner >= CREATE_FROM_OWNER)))
+        vr_error(VIR_ERR_OPERATION_FAILED,
+                 "%u repair jobs with a report volume are running, %u of them yours: no more are started at a time",
+                 held.create_from, held.create_from_owner);
+    else
+        return true;
+    return false;
+}
+
 /* Enters the job in the table, if nothing that runs already stands against it. Reports. */
 static bool claim(struct job *job)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
-    unsigned running = 0, create_from = 0;
 
     for (GList *l = jobs; l; l = l->next) {
         const struct job *other = l->data;
 
-        if (other->done)
+        if (other->done || !conflict(job, other))
             continue;
-        if (conflict(job, other)) {
-            vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: job %u (%s) is working on it", job->volume,
-                     other->id, job_mode_name[other->mode]);
-            return false;
-        }
-        running++;
-        create_from += other->create_from;
-    }
-    if (running >= RUNNING_MAX) {
-        vr_error(VIR_ERR_OPERATION_FAILED, "%u repair jobs are running, no more are started at a time", running);
+        vr_error(VIR_ERR_OPERATION_INVALID, "volume '%s' is in use: job %u (%s) is working on it", job->volume, other->id,
+                 job_mode_name[other->mode]);
         return false;
     }
-    if (job->create_from && create_from >= CREATE_FROM_MAX) {
-        vr_error(VIR_ERR_OPERATION_FAILED,
-                 "%u repair jobs with a report volume are running, no more are started at a time", create_from);
+    if (!has_room(job))
         return false;
-    }
     /* Report files of an earlier daemon keep their names. */
     if (last_id == 0)
         last_id = events_last_id();
@@ -326,7 +360,10 @@ void job_finish(struct job *job, const struct relay_result *result)
     history_save();
     syslog_job_ended(job, result);
     events_job_ended(job, sane && (job->mode == MODE_LEAKS || job->mode == MODE_ALL));
+}
 
+void job_release(struct job *job)
+{
     g_mutex_lock(&lock);
     job->retired = true;
     drop_oldest_locked();

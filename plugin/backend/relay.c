@@ -3,7 +3,7 @@
  * relay.c: reads what a helper says, keeps the job table up to date, and passes it on to the client.
  *
  * The helper is always read at once, so a client that reads slowly, or not at all, holds up neither the
- * repair nor the daemon: progress that such a client has no room for is left out. Start and report are kept.
+ * repair nor the daemon: progress that such a client has no room for is left out. Start and report are kept, in a file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,14 +16,18 @@
 
 #include "backend.h"
 
-#define LINE_MAX_BYTES (64u * 1024 * 1024) /* the report is one line */
-#define CLIENT_BACKLOG (16u * 1024)        /* a client this far behind gets no more progress */
+/* The report is one line, and may be long. What is taken from it stands in its first part; the rest is only passed on. */
+#define LINE_HELD (1024u * 1024)
+#define CLIENT_BACKLOG (16u * 1024) /* a client this far behind gets no more progress */
+
+static const char report_start[] = "{\"event\":\"report\",";
 
 struct state {
     struct relay *relay;
     struct relay_result *result;
     GString *in;           /* the helper's unfinished line */
-    GString *rest;         /* what the client has not taken */
+    bool passing;          /* the rest of that line goes to the client as it comes */
+    struct spool *rest;    /* what the client has not taken */
     char last_error[1024]; /* last line on standard error */
     bool broken;           /* the helper does not keep to the contract */
     bool client_gone;
@@ -55,24 +59,29 @@ static void pass_start(struct state *s, const char *line, size_t len)
     const struct job *job = s->relay->job;
     g_autofree char *report = job->event_path ? g_path_get_basename(job->event_path) : NULL;
 
-    if (len < 3 || line[len - 2] != '}' || s->started) {
-        g_string_append_len(s->rest, line, len);
-        return;
+    g_autoptr(GString) text = g_string_new_len(line, len);
+
+    if (len >= 3 && line[len - 2] == '}' && !s->started) {
+        g_string_truncate(text, len - 2);
+        g_string_append_printf(text, ",\"job\":%u", job->id);
+        if (report) {
+            g_string_append(text, ",\"report\":");
+            json_append_string(text, report);
+        }
+        g_string_append(text, "}\n");
     }
-    g_string_append_len(s->rest, line, len - 2);
-    g_string_append_printf(s->rest, ",\"job\":%u", job->id);
-    if (report) {
-        g_string_append(s->rest, ",\"report\":");
-        json_append_string(s->rest, report);
-    }
-    g_string_append(s->rest, "}\n");
+    spool_add(s->rest, text->str, text->len);
+}
+
+static bool listens(const struct state *s)
+{
+    return s->relay->client_fd >= 0 && !s->client_gone;
 }
 
 /* line ends with its newline. */
 static void take_line(struct state *s, const char *line, size_t len)
 {
     struct relay *relay = s->relay;
-    bool listens = relay->client_fd >= 0 && !s->client_gone;
     char event[16] = "", phase[16] = "";
     int percent = 0;
 
@@ -85,27 +94,56 @@ static void take_line(struct state *s, const char *line, size_t len)
         job_progress(relay->job, phase, percent);
         if (relay->on_progress)
             relay->on_progress(relay->opaque, CLAMP(percent, 0, 100));
-        if (s->rest->len > CLIENT_BACKLOG)
+        if (spool_size(s->rest) > CLIENT_BACKLOG)
             return;
     } else if (g_str_equal(event, "start")) {
-        if (listens)
+        if (listens(s))
             pass_start(s, line, len);
         s->started = true;
         return;
     } else if (g_str_equal(event, "report")) {
         relay_take_report(s->result, line, len);
     }
-    if (listens)
-        g_string_append_len(s->rest, line, len);
+    if (listens(s))
+        spool_add(s->rest, line, len);
+}
+
+/* A line that is too long to be held: a report has said by now how the job ended, and anything else is no word of ours. */
+static void pass_on(struct state *s)
+{
+    if (!g_str_has_prefix(s->in->str, report_start)) {
+        s->broken = true;
+        job_abort(s->relay->job);
+    } else if (!s->passing) {
+        relay_take_report(s->result, s->in->str, s->in->len);
+        s->passing = true;
+    }
+    if (listens(s) && !s->broken)
+        spool_add(s->rest, s->in->str, s->in->len);
+    g_string_truncate(s->in, 0);
+}
+
+/* Of a line that is passed on: how much of data belongs to it. */
+static size_t pass_rest(struct state *s, const char *data, size_t len)
+{
+    const char *newline = memchr(data, '\n', len);
+    size_t part = newline ? (size_t)(newline + 1 - data) : len;
+
+    if (listens(s))
+        spool_add(s->rest, data, part);
+    s->passing = !newline;
+    return part;
 }
 
 static void take_output(struct state *s, const char *data, size_t len)
 {
     const char *newline;
-    size_t from = s->in->len, done = 0;
+    size_t part = s->passing ? pass_rest(s, data, len) : 0, from = s->in->len, done = 0;
 
     if (s->broken)
         return;
+    data += part;
+    len -= part;
     g_string_append_len(s->in, data, len);
     while ((newline = memchr(s->in->str + from, '\n', s->in->len - from))) {
         size_t end = newline + 1 - s->in->str;
@@ -114,11 +152,8 @@ static void take_output(struct state *s, const char *data, size_t len)
         done = from = end;
     }
     g_string_erase(s->in, 0, done);
-    if (s->in->len > LINE_MAX_BYTES) {
-        s->broken = true;
-        g_string_truncate(s->in, 0);
-        job_abort(s->relay->job);
-    }
+    if (s->in->len > LINE_HELD)
+        pass_on(s);
 }
 
 /* Keeps the last whole line, without the program's prefix. */
@@ -152,23 +187,12 @@ static bool read_helper(struct state *s, int fd, bool is_error)
     return true;
 }
 
-/* False when the client is gone. */
-static bool write_client(int fd, GString *rest)
-{
-    ssize_t n = rest->len ? write(fd, rest->str, rest->len) : 0;
-
-    if (n < 0)
-        return errno == EINTR || errno == EAGAIN;
-    g_string_erase(rest, 0, n);
-    return true;
-}
-
 /* The reading end of the client's pipe is closed when its stream ends, however that comes about. */
-static bool serve_client(int fd, GString *rest, short events)
+static bool serve_client(int fd, struct spool *rest, short events)
 {
     if (events & (POLLERR | POLLHUP | POLLNVAL))
         return false;
-    return !(events & POLLOUT) || write_client(fd, rest);
+    return !(events & POLLOUT) || spool_write(rest, fd);
 }
 
 static void explain_death(struct state *s)
@@ -197,7 +221,7 @@ static void pump(struct state *s)
     };
 
     while (fds[0].fd >= 0) {
-        fds[2].events = s->rest->len ? POLLOUT : 0;
+        fds[2].events = spool_size(s->rest) ? POLLOUT : 0;
         if (poll(fds, 3, -1) < 0)
             continue;
         if (fds[1].revents && !read_helper(s, fds[1].fd, true))
@@ -207,7 +231,6 @@ static void pump(struct state *s)
         if (fds[2].revents && !serve_client(fds[2].fd, s->rest, fds[2].revents)) {
             s->client_gone = true;
             fds[2].fd = -1;
-            g_string_truncate(s->rest, 0);
             job_abort(relay->job);
         }
     }
@@ -217,7 +240,7 @@ static void pump(struct state *s)
         read_helper(s, fds[1].fd, true);
 }
 
-void relay_run(struct relay *relay, struct relay_result *result, GString *rest)
+void relay_run(struct relay *relay, struct relay_result *result, struct spool *rest)
 {
     struct state s = {.relay = relay, .result = result, .in = g_string_new(NULL), .rest = rest};
 
@@ -238,16 +261,20 @@ void relay_run(struct relay *relay, struct relay_result *result, GString *rest)
     }
 }
 
-void relay_drain(struct relay *relay, GString *rest)
+void relay_drain(struct relay *relay, struct spool *rest)
 {
     struct pollfd fd = {.fd = relay->client_fd, .events = POLLOUT};
+    int patience = relay->job->patience ? (int)relay->job->patience * 1000 : -1;
 
     if (relay->client_fd < 0)
         return;
-    while (rest->len > 0) {
-        if (poll(&fd, 1, -1) < 0)
-            continue;
-        if (!serve_client(fd.fd, rest, fd.revents))
+    while (spool_size(rest) > 0) {
+        int n = poll(&fd, 1, patience);
+
+        if (n == 0)
+            vr_log("job %u: its client took nothing of the report for %u seconds, and gets no more of it", relay->job->id,
+                   relay->job->patience);
+        if (n == 0 || (n > 0 && !serve_client(fd.fd, rest, fd.revents)))
             break;
     }
     close(relay->client_fd);

@@ -17,13 +17,15 @@
 static void *session_main(void *opaque)
 {
     struct relay *relay = opaque;
-    GString *rest = g_string_new(NULL);
     struct relay_result result;
+    struct spool rest;
 
-    relay_run(relay, &result, rest);
+    spool_init(&rest);
+    relay_run(relay, &result, &rest);
     job_finish(relay->job, &result);
-    relay_drain(relay, rest);
-    g_string_free(rest, TRUE);
+    relay_drain(relay, &rest);
+    spool_clear(&rest);
+    job_release(relay->job);
     g_free(relay);
     return NULL;
 }
@@ -52,6 +54,7 @@ static void give_up(struct relay *relay)
     close(relay->client_fd);
     result.status = job_reap(relay->job);
     job_finish(relay->job, &result);
+    job_release(relay->job);
     g_free(relay);
     vr_error(VIR_ERR_OPERATION_FAILED, "%s", "vol-repair cannot start a thread for the job");
 }

@@ -261,11 +261,23 @@ static void add_interrupted(struct json *b, const struct interrupted *in)
     json_end(b, '}');
 }
 
+static void add_undo(struct json *b, const struct result *res)
+{
+    if (!res->undo_path)
+        return;
+    json_begin_object(b, "undo");
+    json_add_string(b, "journal", res->undo_path);
+    json_add_uint(b, "bytes", res->undo_bytes);
+    json_end(b, '}');
+}
+
+/* What the daemon takes from a report comes before all that can be long. */
 void report_add(struct json *b, const struct result *res)
 {
     json_begin(b, '{');
     add_qemu_keys(b, res);
     add_outcome(b, res);
+    add_undo(b, res);
     add_interrupted(b, &res->interrupted);
     json_add_notes(b, res->opt);
     add_unless_zero(b, "needed-bytes", result_room_needed(res));
@@ -274,12 +286,6 @@ void report_add(struct json *b, const struct result *res)
     json_add_snapshots(b, res);
     json_add_would(b, res);
     add_image(b, res);
-    if (res->undo_path) {
-        json_begin_object(b, "undo");
-        json_add_string(b, "journal", res->undo_path);
-        json_add_uint(b, "bytes", res->undo_bytes);
-        json_end(b, '}');
-    }
     if (options_is_repair(res->opt)) {
         json_begin_object(b, "repair");
         json_add_uint(b, "bytes-changed", res->commit_ended ? res->commit.bytes_changed : 0);

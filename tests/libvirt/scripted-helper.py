@@ -134,6 +134,18 @@ def big(h):
     return h.report('clean', 0, padding='x' * 10_000_000)
 
 
+def long(h):
+    """Longer than a pipe, and all that libvirt takes for a client in advance."""
+    h.start()
+    return h.report('clean', 0, padding='x' * 2_000_000)
+
+
+def huge(h):
+    """A repair whose report is longer than any line that was meant to be."""
+    h.start()
+    return h.report('repaired', 0, **{'image-changed': True, 'padding': 'x' * 70_000_000})
+
+
 def endless(h):
     """One line without an end; stops when told."""
     h.start()
@@ -142,7 +154,8 @@ def endless(h):
     return 1
 
 
-SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, finishing, mute, flood, big, endless)}
+SCRIPTS = {f.__name__.replace('_', '-'): f for f in (clean, slow, brief, die, die_in_commit, finishing, mute, flood, big, long, huge,
+                                                   endless)}
 
 
 def main():
