@@ -219,6 +219,8 @@ enum kin { KIN_NONE, KIN_PATH, KIN_IDENTITY };
 char *undodir_path(void);
 /* Whether nobody but us, or root, can write to it. */
 bool undodir_is_safe(const struct stat *st);
+/* Whether the directory is safe or not there; of the default one those above it too that we make. */
+bool undodir_is_trusted(const char *dir);
 /* The journals of a directory whose names begin so, newest first; none where it is not safe. Nothing is locked. */
 GPtrArray *undodir_list(const char *dir, const char *begin);
 /* identity and name as a journal's header has them. */

@@ -27,6 +27,31 @@ bool undodir_is_safe(const struct stat *st)
     return (st->st_uid == geteuid() || st->st_uid == 0) && !(st->st_mode & (S_IWGRP | S_IWOTH));
 }
 
+/* Below a directory that is the host's, or the user's: those that we make. */
+static unsigned components(void)
+{
+    return geteuid() == 0 ? 3 : 2; /* lib/vol-repair/undo, or vol-repair/undo */
+}
+
+bool undodir_is_trusted(const char *dir)
+{
+    g_autofree char *ours = undodir_path(), *at = g_strdup(dir);
+    unsigned levels = g_str_equal(dir, ours) ? components() : 1;
+    struct stat st;
+
+    /* Who can write to one of them can put another in the place of those below. */
+    for (unsigned i = 0; i < levels; i++) {
+        char *parent = g_path_get_dirname(at);
+        bool safe = lstat(at, &st) < 0 ? errno == ENOENT : S_ISDIR(st.st_mode) && undodir_is_safe(&st);
+
+        g_free(at);
+        at = parent;
+        if (!safe)
+            return false;
+    }
+    return true;
+}
+
 /* ---- what is there ---------------------------------------------------------------------------------------------- */
 
 static void journal_free(gpointer p)
@@ -67,8 +92,7 @@ static gint newest_first(gconstpointer a, gconstpointer b)
 GPtrArray *undodir_list(const char *dir, const char *begin)
 {
     GPtrArray *journals = g_ptr_array_new_with_free_func(journal_free);
-    struct stat st;
-    GDir *entries = lstat(dir, &st) == 0 && undodir_is_safe(&st) ? g_dir_open(dir, 0, NULL) : NULL;
+    GDir *entries = undodir_is_trusted(dir) ? g_dir_open(dir, 0, NULL) : NULL;
     const char *name;
 
     for (unsigned i = 0; entries && i < FILES_MAX && (name = g_dir_read_name(entries)); i++) {

@@ -42,15 +42,14 @@ char *undofile_default_path(const struct image *img, bool create, GError **error
     g_autofree char *dir = undodir_path();
     g_autofree char *name = undo_name(img->identity, img->real_path);
     g_autofree char *file = g_strconcat(name, ".undo", NULL);
-    struct stat st;
 
     if (create && g_mkdir_with_parents(dir, 0700) < 0) {
         failed(error, "make the directory of undo journals", dir);
         return NULL;
     }
-    if (lstat(dir, &st) == 0 && (!S_ISDIR(st.st_mode) || !undodir_is_safe(&st))) {
+    if (!undodir_is_trusted(dir)) {
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
-                    "The directory of undo journals '%s' is another user's, or others can write to it", dir);
+                    "The directory of undo journals '%s', or one above it, is another user's, or others can write to it", dir);
         return NULL;
     }
     return g_build_filename(dir, file, NULL);

@@ -425,6 +425,22 @@ def directory_that_others_can_write_to(lab):
         raise AssertionError('something was written')
 
 
+def directories_above_that_others_can_write_to(lab):
+    """Who can rename what is below them needs no right to the journals themselves."""
+    lab.cut()
+    half = digest(lab.image)
+    above = lab.journals.parent
+    for mode, owner in ((0o775, 0), (0o755, 65534)):
+        above.chmod(mode)
+        if os.geteuid() == 0:
+            os.chown(above, owner, 0)
+        for job in ('all', 'undo'):
+            expect(lab.run(job), 1, 'one above it')
+        lab.run('check')
+    if digest(lab.image) != half:
+        raise AssertionError('something was written')
+
+
 # ---- bounds ----
 
 def damage(lab, image=None, cluster=9):
