@@ -166,7 +166,13 @@ static void refresh_free(struct refresh *r)
     g_free(r);
 }
 
-/* Ours: looked up, or made. NULL where a stranger has taken the name. */
+/* Transient, and of a directory, as we make it: who may define pools must not have us start one for him. */
+static bool is_ours(virStoragePoolPtr pool, const char *desc, const char *target)
+{
+    return desc && g_str_has_prefix(desc, "<pool type='dir'") && strstr(desc, target) && virStoragePoolIsPersistent(pool) == 0;
+}
+
+/* Ours: looked up, or made, and never started. NULL where a stranger has taken the name. */
 static virStoragePoolPtr open_reports_pool(virConnectPtr conn)
 {
     g_autofree char *dir = config_reports_dir(), *escaped = g_markup_escape_text(dir, -1);
@@ -179,11 +185,8 @@ static virStoragePoolPtr open_reports_pool(virConnectPtr conn)
     if (!pool)
         return virStoragePoolCreateXML(conn, xml, 0);
     desc = virStoragePoolGetXMLDesc(pool, 0);
-    if (desc && strstr(desc, target)) {
-        if (virStoragePoolIsActive(pool) == 0)
-            virStoragePoolCreate(pool, 0);
-    } else {
-        vr_log("no events: a storage pool named '" POOL_NAME "' exists, and its directory is not '%s'", dir);
+    if (!is_ours(pool, desc, target)) {
+        vr_log("no events: a storage pool named '" POOL_NAME "' exists that is not the transient one of the directory '%s'", dir);
         virStoragePoolFree(pool);
         pool = NULL;
     }

@@ -10,7 +10,7 @@ import libvirt
 
 from common import (Listener, StreamJob, connection, control, create_from, jobs, read_volume, repair, volume,
                     wait_for_state)
-from lab import wait_until
+from lab import state, wait_until
 
 
 def disk(lab, name='disk.qcow2'):
@@ -133,6 +133,18 @@ def test_stranger_has_the_name(t):
         wait_for_state(conn, 'done')
         assert wait_until(lambda: "a storage pool named 'vol-repair' exists" in lab.log(), 10)
         assert conn.storagePoolLookupByName('vol-repair').isActive() and os.listdir(lab.dir / 'mine') == []
+
+
+def test_strangers_pool_is_not_started(t):
+    """Of our directory even: who may define pools and not start them would have it started, with what he says is mounted there."""
+    with t.lab('clean') as lab, connection(lab) as conn:
+        disk(lab)
+        place = state.option(t.build, 'runstatedir') / 'vol-repair' / 'reports' if lab.system else lab.reports_dir
+        assert lab.virsh('pool-define-as', 'vol-repair', 'dir', '--target', str(place)).returncode == 0
+        assert repair(conn, 'disk.qcow2', 'check')['verdict'] == 'clean'
+        wait_for_state(conn, 'done')
+        assert wait_until(lambda: "a storage pool named 'vol-repair' exists" in lab.log(), 10)
+        assert not conn.storagePoolLookupByName('vol-repair').isActive()
 
 
 def test_reports_directory_is_somebody_elses(t):
