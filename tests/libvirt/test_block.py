@@ -248,6 +248,36 @@ long syscall(long number, long a, long b, long c, long d, long e, long f)
 '''
 
 
+NO_ANSWER = '''#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+void *virConnectOpen(const char *name);
+void *virConnectOpen(const char *name)
+{
+    void *(*next)(const char *) = (void *(*)(const char *))dlsym(RTLD_NEXT, "virConnectOpen");
+    return next(name && strncmp(name, "qemu", 4) == 0 ? getenv("INSTEAD_OF_QEMU") : name);
+}
+'''
+
+
+def test_no_answer_is_not_no_domain(t):
+    """A daemon of domains that is down leaves its domains running; without any such driver there are none."""
+    preload = t.tmp / 'no-answer.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', preload], input=NO_ANSWER, text=True, check=True)
+    for instead, answers in (('qemu+unix:///system?socket=/nowhere', False), ('nosuch:///system', True)):
+        with group_lab(t, daemon_env={'LD_PRELOAD': str(preload), 'INSTEAD_OF_QEMU': instead}) as (lab, device), \
+                connection(lab) as conn:
+            before = put_image(t, device)
+            assert run(conn, 'check')['leaks'] == 10
+            if answers:
+                assert run(conn, 'leaks')['verdict'] == 'repaired'
+                continue
+            text = expect_error(libvirt.VIR_ERR_OPERATION_FAILED, StreamJob, conn, volume(conn, 'lv1', 'vg1'), 'leaks',
+                                with_format(conn))
+            assert 'it cannot be seen whether a running domain has' in text and digest(device) == before, text
+
+
 def other_node(t, device):
     """As libvirt gives a QEMU in a mount namespace of its own: QEMU's locks do not show on the first one."""
     node = t.tmp / 'node'
