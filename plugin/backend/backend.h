@@ -105,6 +105,8 @@ void tables_append_types(GString *xml);
 /* ---- config.c: vol-repair.conf ---- */
 
 #define UNDO_LIMITS 4
+/* The last of the major version that this was run on: names and tables can be proved, what functions expect cannot. */
+#define NEWEST_LIBVIRT 12999999ul
 
 struct config {
     bool enabled;

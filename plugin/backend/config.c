@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -170,7 +171,7 @@ static bool parse_line(struct config *cfg, char *line)
 struct config *config_load(char **error)
 {
     g_autoptr(Config) cfg = g_new0(struct config, 1);
-    const char *path = g_getenv("VOL_REPAIR_CONF");
+    const char *path = secure_getenv("VOL_REPAIR_CONF");
     g_autofree char *text = NULL;
     g_auto(GStrv) lines = NULL;
     g_autoptr(GError) err = NULL;
@@ -181,6 +182,7 @@ struct config *config_load(char **error)
     cfg->accel = g_strdup("auto");
     cfg->memory = g_strdup("256M");
     cfg->timeout = 30;
+    cfg->newest_libvirt = NEWEST_LIBVIRT;
 
     if (!path)
         path = VR_CONFIG_FILE;

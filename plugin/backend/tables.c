@@ -74,8 +74,8 @@ static bool version_is_allowed(void)
         return false;
     }
     if (cfg->newest_libvirt && version > cfg->newest_libvirt) {
-        vr_log("repair is off: libvirt %lu is newer than newest_libvirt = %lu in vol-repair.conf", version,
-               cfg->newest_libvirt);
+        vr_log("repair is off: libvirt %lu is newer than newest_libvirt = %lu (vol-repair.conf; without a word there, the last that "
+               "was tested)", version, cfg->newest_libvirt);
         return false;
     }
     if (version > NEWEST_TESTED)

@@ -101,6 +101,18 @@ def test_version_gate(t):
         check_stock(lab, 'is newer than newest_libvirt = 8000000')
 
 
+def test_newer_major_version(t):
+    """What its functions expect cannot be proven: off, until the administrator says otherwise."""
+    preload = t.tmp / 'version.so'
+    compile_library(preload, 'int virGetVersion(unsigned long *v, const char *t, unsigned long *n);\n'
+                             'int virGetVersion(unsigned long *v, const char *t, unsigned long *n)\n'
+                             '{ (void)t; (void)n; *v = 13000000; return 0; }')
+    with t.lab('clean', daemon_env={'LD_PRELOAD': str(preload)}) as lab:
+        check_stock(lab, 'is newer than newest_libvirt = 12999999')
+    with t.lab('clean', settings={'newest_libvirt': '0'}, daemon_env={'LD_PRELOAD': str(preload)}) as lab, connection(lab) as conn:
+        assert '<vol-repair version' in control(conn, CAPABILITIES)
+
+
 def test_configuration_unreadable(t):
     with t.lab('clean', settings={'no_such_key': '1'}) as lab:
         check_stock(lab, 'is not \'key = value\' with a known key')
