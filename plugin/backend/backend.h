@@ -409,8 +409,12 @@ char *syslog_escape(const char *text);
 
 /* ---- events.c: the reports pool and refreshes ---- */
 
-/* Makes the directory; names the job's file there (job->event_path) and writes its start line. Best effort. */
-void events_job_named(struct job *job);
+/* The directory, made where it was not there. NULL where it cannot be had, or belongs to somebody else. Caller frees. */
+char *events_dir(void);
+/* The file of a job that has its number. Caller frees. */
+char *events_path(const char *dir, const struct job *job);
+/* Writes its start line. Best effort. */
+void events_job_named(const struct job *job, const char *dir);
 /* Called by each door: from here on libvirt may be called by threads of our own. */
 void events_daemon_serves(void);
 /* Tells the listeners. */

@@ -256,10 +256,20 @@ static bool attributes_are_known(xmlNodePtr root, bool with_job)
     return true;
 }
 
+/* A copy, which is GLib's to free; NULL where there is none. */
+static char *attribute(xmlNodePtr node, const char *name)
+{
+    xmlChar *value = xmlGetNoNsProp(node, BAD_CAST name);
+    char *copy = g_strdup((char *)value);
+
+    xmlFree(value);
+    return copy;
+}
+
 static char *answer(xmlNodePtr root, const struct config *cfg)
 {
-    g_autofree char *request = (char *)xmlGetNoNsProp(root, BAD_CAST "request");
-    g_autofree char *job = (char *)xmlGetNoNsProp(root, BAD_CAST "job");
+    g_autofree char *request = attribute(root, "request");
+    g_autofree char *job = attribute(root, "job");
     bool abort_job = request && g_str_equal(request, "abort");
     bool options = request && g_str_equal(request, "options");
 

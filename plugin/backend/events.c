@@ -34,8 +34,7 @@ static gint serving; /* the daemon has let a client in */
 
 /* ---- files ---- */
 
-/* NULL where it cannot be had, or belongs to somebody else. */
-static char *reports_dir(void)
+char *events_dir(void)
 {
     g_autofree char *dir = config_reports_dir();
     struct stat st;
@@ -133,14 +132,19 @@ void events_write_report(const struct job *job, const char *text, size_t len)
         vr_log("job %u has no report for listeners: %s", job->id, error->message);
 }
 
-void events_job_named(struct job *job)
+char *events_path(const char *dir, const struct job *job)
 {
-    g_autofree char *dir = reports_dir(), *name = file_name(job);
+    g_autofree char *name = file_name(job);
+
+    return g_build_filename(dir, name, NULL);
+}
+
+void events_job_named(const struct job *job, const char *dir)
+{
     g_autoptr(GString) line = NULL;
 
-    if (!dir)
+    if (!job->event_path)
         return;
-    job->event_path = g_build_filename(dir, name, NULL);
     line = g_string_new("{\"event\":\"start\",\"job\":");
     g_string_append_printf(line, "%u,\"mode\":\"%s\",", job->id, job_mode_name[job->mode]);
     if (job->pool) {

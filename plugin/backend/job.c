@@ -153,8 +153,22 @@ static bool has_room(const struct job *job)
     return false;
 }
 
-/* Enters the job in the table, if nothing that runs already stands against it. Reports. */
-static bool claim(struct job *job)
+/* Reads the directory of reports once: not with the table locked. */
+static unsigned first_id(void)
+{
+    bool known;
+
+    g_mutex_lock(&lock);
+    known = last_id != 0;
+    g_mutex_unlock(&lock);
+    return known ? 0 : events_last_id();
+}
+
+/*
+ * Enters the job in the table, if nothing that runs already stands against it. reports: the directory, or NULL; first: the last
+ * number of an earlier daemon, whose report files keep their names. Reports.
+ */
+static bool claim(struct job *job, const char *reports, unsigned first)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
 
@@ -169,10 +183,9 @@ static bool claim(struct job *job)
     }
     if (!has_room(job))
         return false;
-    /* Report files of an earlier daemon keep their names. */
-    if (last_id == 0)
-        last_id = events_last_id();
+    last_id = MAX(last_id, first);
     job->id = ++last_id;
+    job->event_path = reports ? events_path(reports, job) : NULL;
     jobs = g_list_prepend(jobs, job);
     return true;
 }
@@ -197,7 +210,7 @@ static void abort_locked(struct job *job)
 
 struct job *job_start(const struct job_request *req, struct helper *helper)
 {
-    g_autofree char *error = NULL;
+    g_autofree char *error = NULL, *reports = NULL;
     g_autoptr(Config) cfg = config_load(&error);
     const char *format = req->opts && req->opts->format ? req->opts->format : req->vol->format;
     struct spawn sp = {.cfg = cfg, .opts = req->opts, .report_fd = req->report_fd};
@@ -217,12 +230,13 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     if (sp.image_fd < 0)
         return NULL;
     job = job_new(req, cfg, &st);
-    if (!claim(job)) {
+    reports = events_dir();
+    if (!claim(job, reports, first_id())) {
         close(sp.image_fd);
         job_free(job);
         return NULL;
     }
-    events_job_named(job);
+    events_job_named(job, reports);
     sp.job = job;
     notes = notes_collect(req->vol, &st);
     sp.notes = notes;
@@ -245,16 +259,26 @@ struct job *job_start(const struct job_request *req, struct helper *helper)
     return job;
 }
 
-bool job_stands_against(const struct volume *vol, bool only_reads)
+static bool have_jobs(void)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+
+    return jobs != NULL;
+}
+
+bool job_stands_against(const struct volume *vol, bool only_reads)
+{
     struct stat st;
     dev_t dev;
     ino_t ino;
 
-    if (!jobs || stat(vol->path, &st) < 0)
+    /* Not with the table locked: of a file on NFS it may take for ever. */
+    if (!have_jobs() || stat(vol->path, &st) < 0)
         return false;
     open_identity(&st, &dev, &ino);
+
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&lock);
+
     for (GList *l = jobs; l; l = l->next) {
         const struct job *job = l->data;
 
@@ -374,10 +398,12 @@ void job_release(struct job *job)
 
 void job_restore(struct job *job)
 {
+    unsigned first = first_id();
+
     g_mutex_lock(&lock);
     job->retired = job->spawned = job->done;
     jobs = g_list_prepend(jobs, job);
-    last_id = MAX(last_id, MAX(job->id, events_last_id()));
+    last_id = MAX(last_id, MAX(job->id, first));
     drop_oldest_locked();
     g_mutex_unlock(&lock);
 }
