@@ -76,6 +76,7 @@ SUITES = [
     Suite('bounds', '{py} tests/bounds/run.py --build {build}', quick=False, single=True),
     Suite('hostile', '{py} tests/hostile/run.py --build {build}', single=True),
     Suite('errors', '{py} tests/errors/run.py --build {build}', single=True),
+    Suite('reports', '{py} tests/errors/reports.py --build {build}', single=True),
     Suite('journals', '{py} tests/errors/journals.py --build {build}', single=True),
     Suite('package', '{py} tests/package/run.py --build {build}', single=True),
     Suite('virsh', '{py} tests/virsh/run.py --build {build}', single=True),

@@ -4,12 +4,26 @@
 
 #include "child.h"
 
+/* The guest's status has no room for it: the front says what was read, and why it could not be. */
+static void note_error(struct child *c, const struct block_job *job, int error)
+{
+    pthread_mutex_lock(&c->ring.lock);
+    if (!c->stats.read_error) {
+        c->stats.read_error = error;
+        c->stats.read_offset = job->offset;
+        c->stats.read_len = job->len;
+    }
+    pthread_mutex_unlock(&c->ring.lock);
+}
+
 void block_read_now(struct block *b, const struct block_job *job)
 {
     struct child *c = b->child;
     uint64_t before = child_now_us();
     int err = overlay_read(&c->overlay, job->buf, job->len, job->offset);
 
+    if (err)
+        note_error(c, job, -err);
     atomic_fetch_add(&c->us_read, child_now_us() - before);
     atomic_fetch_add(&c->bytes_read, job->len);
     ring_complete(&c->ring, job->id, err ? VR_EIO : VR_OK);

@@ -17,6 +17,7 @@
 #define OVERHEAD   (8u << 20)
 #define HEAP_MIN   (4u << 20)
 #define TICK_MS    100
+#define STOP_WAIT_US 1000000u /* for a read that is under way */
 #define HUGE_FROM    (UINT64_C(1) << 36) /* size of an image, bytes */
 #define HUGE_BUFFERS (4u << 20)
 
@@ -125,6 +126,30 @@ static bool hangs(struct child *c)
     return limit && atomic_load(&c->in_guest) && child_now_us() - last > limit;
 }
 
+void child_read_waits(struct child *c, bool waits)
+{
+    pthread_mutex_lock(&c->reading_lock);
+    c->reading = waits;
+    c->read_us = child_now_us();
+    pthread_mutex_unlock(&c->reading_lock);
+}
+
+/*
+ * A thread that hangs in the kernel cannot be woken, so the watchdog itself says the last word; with the lock, so that the one
+ * whose read comes back after all says nothing beside it.
+ */
+static void give_up_reading(struct child *c)
+{
+    uint64_t limit = (uint64_t)c->cfg->timeout * 1000000;
+    int stop = atomic_load(&c->stop);
+
+    pthread_mutex_lock(&c->reading_lock);
+    uint64_t since = child_now_us() - c->read_us;
+    if (c->reading && ((limit && since > limit) || (stop && since > STOP_WAIT_US)))
+        child_fail(c, stop ? (enum vmm_fail_kind)stop : VMM_FAIL_READ, 0, stop ? "" : "a read has not come back for too long");
+    pthread_mutex_unlock(&c->reading_lock);
+}
+
 /* What the front says; false where it is the last. Nobody else reads that pipe. */
 static bool take_order(struct child *c)
 {
@@ -163,6 +188,7 @@ static void *watch(void *arg)
         int none = 0;
         if (poll(&ctl, 1, TICK_MS) > 0 && !take_order(c))
             ctl.fd = -1;
+        give_up_reading(c);
         if (hangs(c))
             atomic_compare_exchange_strong(&c->stop, &none, VMM_FAIL_GUEST_HANG);
         /* Again and again: a signal that came just before the guest was entered is lost. */
@@ -181,6 +207,7 @@ static void start_threads(struct child *c)
     sigaction(SIGUSR1, &sa, NULL);
     c->runner = pthread_self();
     pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->reading_lock, NULL);
     pthread_cond_init(&c->answered, NULL);
     int err = pthread_barrier_init(&c->ready, NULL, BLOCK_THREADS + 2);
     err = err ? err : -block_start(&c->block, c);

@@ -100,6 +100,7 @@ void block_drain(struct block *b);
 
 #define RING_RECORDS_MAX 4000000u /* in one run; more is a flood, and a violation */
 
+
 struct ring {
     struct child *child;
     struct vr_ring *shared;
@@ -203,6 +204,10 @@ struct child {
     pthread_cond_t answered;
     bool may_commit;
     atomic_uint_fast64_t last_bell_us; /* the last doorbell with which anything went on */
+    pthread_mutex_t reading_lock;    /* of what follows: whether the runner waits for the image, and since when, or since the
+                                      * last of several reads that came back */
+    bool reading;
+    uint64_t read_us;
     int failed;            /* the exit status */
 };
 
@@ -216,6 +221,8 @@ void child_end(struct child *c) __attribute__((noreturn));
 void child_fail(struct child *c, enum vmm_fail_kind kind, int error, const char *text) __attribute__((noreturn));
 /* Asks the front, and waits; returns where the image may be written to. */
 void child_ask_to_commit(struct child *c);
+/* Around what waits for reads of the image: a disk or a server that does not answer ends the run after the timeout. */
+void child_read_waits(struct child *c, bool waits);
 /* Called where the guest is not running: ends the run if the watchdog wants it. */
 void child_check_stop(struct child *c);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* commit.c: the only writer of the image: journal, then epoch after epoch with a flush between, or all of it undone. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,6 +25,7 @@ struct writer {
     uint64_t writes;
     uint64_t epochs;   /* flushed */
     uint64_t sectors;  /* of the epoch at hand */
+    char place[64];    /* of what could not be written */
 };
 
 static int flush_run(struct writer *w)
@@ -36,6 +39,8 @@ static int flush_run(struct writer *w)
     if (w->offset + len > ov->size)
         len = ov->size - w->offset;
     int err = pwrite_all(w->c->cfg->image_fd, w->run, len, w->offset);
+    if (err)
+        snprintf(w->place, sizeof(w->place), "%" PRIu64 " bytes at offset %" PRIu64, len, w->offset);
     w->c->stats.bytes_written += len;
     w->len = 0;
     if (!err && ++w->writes == w->c->cfg->crash_after)
@@ -75,7 +80,7 @@ static int sync_image(struct writer *w)
     w->sectors = 0;
     if (++w->epochs == w->c->cfg->crash_epoch)
         kill(getpid(), SIGKILL);
-    return fdatasync(w->c->cfg->image_fd) < 0 ? -errno : 0;
+    return sync_whole(w->c->cfg->image_fd, true);
 }
 
 static int write_epochs(struct writer *w)
@@ -99,7 +104,8 @@ static int write_epochs(struct writer *w)
     return 0;
 }
 
-static int write_image(struct child *c)
+/* place: what could not be written, where that is known; of at least 64 bytes. */
+static int write_image(struct child *c, char *place)
 {
     struct writer w = {.c = c, .run = malloc(RUN_MAX)};
 
@@ -109,6 +115,7 @@ static int write_image(struct child *c)
     if (c->overlay.size > c->cfg->image_size && ftruncate(c->cfg->image_fd, (off_t)c->overlay.size) < 0)
         err = -errno;
     err = err ? err : write_epochs(&w);
+    memcpy(place, w.place, sizeof(w.place));
     free(w.run);
     return err;
 }
@@ -134,6 +141,7 @@ static int same_size(const struct child *c)
 enum vr_status commit_run(struct child *c)
 {
     uint64_t bytes = 0;
+    char place[64] = "";
     int journal = c->cfg->journal_fd;
 
     overlay_sort(&c->overlay);
@@ -145,18 +153,21 @@ enum vr_status commit_run(struct child *c)
     err = journal_write(journal, c->cfg, &c->overlay, &bytes);
     if (err && c->cfg->journal_max && bytes > c->cfg->journal_max)
         child_fail(c, VMM_FAIL_JOURNAL, 0, "it would take more than undo-max-bytes leaves for it beside those that must stay");
+    /* A sync that gives way to the wish to stop is no failure of the journal. */
+    if (err == -EINTR)
+        child_check_stop(c);
     if (err)
         child_fail(c, VMM_FAIL_JOURNAL, err, "");
     child_ask_to_commit(c);
     /* From here on an abort has to wait: half a commit is worse than a whole one. */
     atomic_store(&c->committing, true);
     tell(c, 0, 0, bytes);
-    err = write_image(c);
+    err = write_image(c, place);
     if (err) {
         int undone = vmm_undo_rollback(c->cfg->image_fd, journal, false);
         tell(c, undone ? 3 : 2, err, bytes);
         /* What became of the image is the front's to say: where we could not roll back, it tries again. */
-        child_fail(c, VMM_FAIL_WRITE, err, "");
+        child_fail(c, VMM_FAIL_WRITE, err, place);
     }
     /* Without its trailer the sectors alone say whether the commit was cut: the repair stands. */
     err = journal_finish(journal, bytes, c->cfg->image_fd, c->overlay.size);

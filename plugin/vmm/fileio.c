@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fileio.c: whole positional reads and writes. */
+/* fileio.c: whole positional reads and writes, and syncs. */
 #include "fileio.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
+
+#define SYNCS_MAX 64u
 
 int pread_zeros(int fd, void *buf, size_t len, uint64_t offset)
 {
@@ -25,6 +27,16 @@ int pread_zeros(int fd, void *buf, size_t len, uint64_t offset)
         offset += (uint64_t)n;
     }
     return 0;
+}
+
+int sync_whole(int fd, bool data_only)
+{
+    int err = EINTR;
+
+    /* The watchdog wakes who is to stop ten times a second: it must get through in the end. */
+    for (unsigned i = 0; i < SYNCS_MAX && err == EINTR; i++)
+        err = (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0;
+    return -err;
 }
 
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)

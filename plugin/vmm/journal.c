@@ -130,8 +130,7 @@ int journal_write(int fd, const struct vmm_config *cfg, struct overlay *ov, uint
     int err = write_header(w);
     err = err ? err : write_records(w);
     err = err ? err : write_end(w);
-    if (!err && fsync(fd) < 0)
-        err = -errno;
+    err = err ? err : sync_whole(fd, false);
     *bytes = w->at;
     free(w);
     return err;
@@ -150,7 +149,5 @@ int journal_finish(int fd, uint64_t at, int image_fd, uint64_t size)
     }
     t.crc = crc32c(0, &t, sizeof(t));
     int err = pwrite_all(fd, &t, sizeof(t), at);
-    if (!err && fdatasync(fd) < 0)
-        err = -errno;
-    return err;
+    return err ? err : sync_whole(fd, true);
 }

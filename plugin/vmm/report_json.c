@@ -242,6 +242,13 @@ static void add_outcome(struct json *b, const struct result *res)
 
         json_add_string(b, "error", line);
     }
+    if (res->have_stats && res->stats.read_error > 0) {
+        json_begin_object(b, "read-error");
+        json_add_uint(b, "offset", res->stats.read_offset);
+        json_add_uint(b, "length", res->stats.read_len);
+        json_add_uint(b, "errno", (uint64_t)res->stats.read_error);
+        json_end(b, '}');
+    }
     json_add_string(b, "accel", accel_name(res));
     if (res->ran && res->accel_reason)
         json_add_string(b, "accel-reason", res->accel_reason);

@@ -156,6 +156,17 @@ static const char *const fail_sentences[] = {
     [VMM_FAIL_INTERNAL] = "The VMM failed",
 };
 
+/* A read that failed, with where and why, which only the VMM knows; NULL: there was none. Caller frees. */
+static char *read_error(const struct result *res)
+{
+    const struct vmm_stats *s = &res->stats;
+
+    if (!res->have_stats || s->read_error <= 0)
+        return NULL;
+    return g_strdup_printf("The image could not be read: %u bytes at offset %" G_GUINT64_FORMAT ": %s", s->read_len, s->read_offset,
+                           g_strerror(s->read_error));
+}
+
 static const char *status_sentence(int32_t status)
 {
     switch (status) {
@@ -302,8 +313,10 @@ static void conclude_status(struct result *res)
     } else if (status == VR_ECANCELED) {
         conclude_abort(res);
     } else {
+        g_autofree char *where = status == VR_EIO ? read_error(res) : NULL;
+
         conclude_as(res, status == VR_EREFUSED ? VERDICT_REFUSED : VERDICT_FAILED, EXIT_FAILURE,
-                    g_strconcat(status_sentence(status), result_image_state(res), NULL));
+                    g_strconcat(where ? where : status_sentence(status), result_image_state(res), NULL));
     }
 }
 

@@ -80,10 +80,13 @@ static void do_read(struct ring *r, const struct vr_sqe *q, bool now)
     need_range(r, q);
     struct block_job job = {.offset = q->offset, .buf = need_buffer(r, q), .len = q->len, .id = q->id};
 
-    if (now)
+    if (now) {
+        child_read_waits(r->child, true);
         block_read_now(&r->child->block, &job);
-    else
+        child_read_waits(r->child, false);
+    } else {
         block_read(&r->child->block, &job);
+    }
 }
 
 static void do_write(struct ring *r, const struct vr_sqe *q)
@@ -265,8 +268,15 @@ void ring_doorbell(struct ring *r, uint32_t want)
 
     pthread_mutex_lock(&r->lock);
     bool possible = has_reached(r, want) || want - r->cq_tail <= r->outstanding;
-    while (possible && !has_reached(r, want))
+    bool waits = possible && !has_reached(r, want);
+    if (waits)
+        child_read_waits(r->child, true);
+    while (possible && !has_reached(r, want)) {
         pthread_cond_wait(&r->completed, &r->lock);
+        child_read_waits(r->child, true);
+    }
+    if (waits)
+        child_read_waits(r->child, false);
     progress = progress || r->cq_tail != r->cq_seen;
     r->cq_seen = r->cq_tail;
     pthread_mutex_unlock(&r->lock);

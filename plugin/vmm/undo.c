@@ -402,9 +402,7 @@ int vmm_undo_rollback(int image_fd, int journal_fd, bool again)
     err = err ? err : image_size(image_fd, &size, &st);
     if (!err && size > h.size_before && S_ISREG(st.st_mode) && ftruncate(image_fd, (off_t)h.size_before) < 0)
         err = -errno;
-    if (!err && fdatasync(image_fd) < 0)
-        err = -errno;
-    return err;
+    return err ? err : sync_whole(image_fd, true);
 }
 
 static int write_trailer(int fd, const struct vmm_undo *u, uint32_t magic)
@@ -414,7 +412,7 @@ static int write_trailer(int fd, const struct vmm_undo *u, uint32_t magic)
 
     t.crc = crc32c(0, &t, sizeof(t));
     int err = pwrite_all(fd, &t, sizeof(t), u->end);
-    return !err && fdatasync(fd) < 0 ? -errno : err;
+    return err ? err : sync_whole(fd, true);
 }
 
 int vmm_undo_apply(int image_fd, int journal_fd, bool spend, struct vmm_undo *u)

@@ -124,6 +124,9 @@ struct vmm_stats {
     uint64_t us_pass[VR_WALK_COUNT][VR_PASS_COUNT]; /* [0]: before the first that tells how far it is */
     uint64_t us_commit;
     uint64_t peak_overlay;  /* bytes */
+    uint64_t read_offset;   /* of the first read of the image that failed */
+    uint32_t read_len;
+    int32_t read_error;     /* its errno; 0 = none did */
 };
 
 /*

@@ -400,7 +400,7 @@ def all_attacks(run):
     run.test('size_grow: bytes on the disk', committed_bytes, run, 'size_grow',
              run.bytes + b'\0' * (65536 - 512) + b'\x77' * 512)
     run.test('frames that nobody reads', hang_up, run)
-    run.test('image cannot be written', broken, run, 'image', WRITE, errno.EBADF, '', ['0', '2'])
+    run.test('image cannot be written', broken, run, 'image', WRITE, errno.EBADF, '512 bytes at offset 0', ['0', '2'])
     run.test('journal cannot be written', broken, run, 'journal', JOURNAL, errno.EBADF, '', [])
     run.test('overlay cannot be written', broken, run, 'overlay', OVERLAY, errno.EBADF, '', [])
     run.test('image changes its size', broken, run, 'size', READ, errno.ESTALE,

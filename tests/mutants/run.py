@@ -98,8 +98,8 @@ TABLE = [
     # a host that fails
     mutant('the image is written after its journal', VMM + 'commit.c', '    if (err)\n        child_fail(c, VMM_FAIL_JOURNAL, err, "");\n',
            '', ERRORS, 'each_error_of_the_journal'),
-    mutant('the journal is synced', VMM + 'journal.c', 'if (!err && fsync(fd) < 0)', 'if (!err && 0)', ERRORS, 'each_error_of_the_journal'),
-    mutant('the end of an epoch is synced', VMM + 'commit.c', 'fdatasync(w->c->cfg->image_fd) < 0 ? -errno : 0', '0', ERRORS,
+    mutant('the journal is synced', VMM + 'journal.c', 'err = err ? err : sync_whole(fd, false);', '', ERRORS, 'each_error_of_the_journal'),
+    mutant('the end of an epoch is synced', VMM + 'commit.c', 'return sync_whole(w->c->cfg->image_fd, true);', 'return 0;', ERRORS,
            'each_flush_error_is_rolled_back'),
     mutant('a failed write is rolled back', VMM + 'job.c', 'if (!is_settled(res, ok))', 'if (0 && is_settled(res, ok))', ERRORS,
            'rollback_that_fails_is_tried_again'),
@@ -148,7 +148,7 @@ TABLE = [
     mutant('short writes are gone on with', VMM + 'fileio.c', 'if (n <= 0)\n            return n < 0 ? -errno : -EIO;',
            'return n < 0 ? -errno : 0;', ERRORS, 'reads_and_writes_in_pieces'),
     # libvirt
-    mutant('a job is its owner\'s', BACKEND + 'identity.c', 'return caller[0] && g_str_equal(caller, owner);', 'return caller && owner;',
+    mutant('a job is its owner\'s', BACKEND + 'identity.c', '(caller[0] && g_str_equal(caller, owner));', '(caller && owner);',
            LIBVIRT, 'jobs_are_their_owners'),
     mutant('the right to write is asked for', BACKEND + 'job.c', 'return access_allows(req->vol, req->mode != MODE_CHECK);',
            'return true;', LIBVIRT, 'repair_needs_the_right_to_write'),
