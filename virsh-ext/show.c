@@ -361,6 +361,9 @@ void show_report(const struct vol_repair_report *report, const struct shown *sho
     print_snapshots(report);
     print_problems(report, shown->req->verbose);
     print_done(report);
+    } else if (r->mode != VOL_REPAIR_UNDO && (r->ranges->len || r->guest_bytes_affected || r->snapshots->len)) {
+        printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote:\n"
+               "          restore that from a backup.\n");
     if (report->has_would) {
         print_would("leaks", &report->would_leaks);
         print_would("all", &report->would_all);

@@ -2,12 +2,16 @@
 /* report_file.c: --report and --report-fd: the report in a file, whatever the outcome. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "front.h"
+
+#define READER_WAIT_MS 5000
+#define READER_STEP_MS 50
 
 static bool failed(GError **error, const char *path)
 {
@@ -69,10 +73,45 @@ static bool is_stream(const char *path)
     return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
 }
 
+/* Nobody has to read a FIFO, and the image is locked meanwhile: a reader may come a little later, and no later than that. */
+static int open_stream(const char *path)
+{
+    int fd = -1;
+
+    for (unsigned i = 0; i < READER_WAIT_MS / READER_STEP_MS; i++) {
+        fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        if (fd >= 0 || errno != ENXIO)
+            return fd;
+        g_usleep(READER_STEP_MS * 1000);
+    }
+    return fd;
+}
+
+/* Its reader may be slow, but not asleep. */
+static bool feed(int fd, const char *text)
+{
+    size_t left = strlen(text);
+
+    while (left) {
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+        ssize_t n = write(fd, text, left);
+
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return false;
+        if (n < 0 && errno == EAGAIN && poll(&p, 1, READER_WAIT_MS) == 0) {
+            errno = ETIMEDOUT;
+            return false;
+        }
+        text += MAX(n, 0);
+        left -= (size_t)MAX(n, 0);
+    }
+    return true;
+}
+
 static bool write_stream(const char *path, const char *text, GError **error)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-    bool ok = fd >= 0 && write_all(fd, text);
+    int fd = open_stream(path);
+    bool ok = fd >= 0 && feed(fd, text);
 
     if (!ok)
         failed(error, path);

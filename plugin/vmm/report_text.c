@@ -185,6 +185,15 @@ static void print_room(const struct result *res)
            result_room_needed(res), (result_room_needed(res) + 1023) / 1024, path);
 }
 
+/* Whether what the guest reads, now or in a snapshot, may not be what it wrote. */
+static bool hits_data(const struct result *res)
+{
+    g_autoptr(GArray) ranges = result_guest_ranges(res, VR_ROOT_ACTIVE);
+    g_autoptr(GArray) snapshots = result_snapshots(res);
+
+    return ranges->len || res->summary.guest_bytes_hit || snapshots->len;
+}
+
 static void print_next(const struct result *res)
 {
     enum front_mode mode = res->opt->mode;
@@ -204,6 +213,9 @@ static void print_next(const struct result *res)
     else if (res->verdict == VERDICT_CORRUPTIONS_REMAIN || res->verdict == VERDICT_LEAKS_REMAIN)
         printf("Next:     what remains can be mended in more than one way, so it is left alone: copy what can be\n"
                "          read (qemu-img convert), or take a backup of the image.\n");
+    else if (hits_data(res))
+        printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote: restore\n"
+               "          that from a backup.\n");
     else
         printf("Next:     nothing needs to be done.\n");
     if (res->undo_path)

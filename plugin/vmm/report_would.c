@@ -43,6 +43,16 @@ bool result_would_mend_more(const struct result *res)
                   sizeof(would_of(res, FRONT_ALL)->mended)) != 0;
 }
 
+/* Why a mode would refuse: one word, for text and JSON. */
+static const char *why_refused(const struct vr_would *would)
+{
+    int row = would->row ? row_find(would->row) : -1;
+
+    if (would->status == VR_ENOMEM)
+        return "memory";
+    return row >= 0 ? row_words[row].slug : "unknown";
+}
+
 /* ---- JSON ----------------------------------------------------------------------------------------------- */
 
 static void add_rows(struct json *b, const char *name, const struct vr_would *would, bool only_lossy)
@@ -62,12 +72,10 @@ static void add_rows(struct json *b, const char *name, const struct vr_would *wo
 static void add_mode(struct json *b, const struct result *res, unsigned which)
 {
     const struct vr_would *would = &res->summary.would[which];
-    int row = would->row ? row_find(would->row) : -1;
-    const char *why = would->status == VR_ENOMEM ? "memory" : row >= 0 ? row_words[row].slug : "unknown";
 
     json_begin_object(b, options_mode_name(modes[which]));
     if (would->status != VR_OK) {
-        json_add_string(b, "refused", why);
+        json_add_string(b, "refused", why_refused(would));
         json_end(b, '}');
         return;
     }
@@ -141,12 +149,11 @@ void text_print_snapshots(const struct result *res)
 static void print_mode(const struct result *res, unsigned which)
 {
     const struct vr_would *would = &res->summary.would[which];
-    int row = would->row ? row_find(would->row) : -1;
     uint64_t mended = 0;
 
     printf("Would do: --mode=%s ", options_mode_name(modes[which]));
     if (would->status != VR_OK) {
-        printf("would refuse (%s), and change nothing.\n", row >= 0 ? row_words[row].slug : "unknown");
+        printf("would refuse (%s), and change nothing.\n", why_refused(would));
         return;
     }
     for (int i = 0; i < VR_P_COUNT; i++)

@@ -17,10 +17,20 @@ from pathlib import Path
 import run
 from patience import seconds
 
+RECIPE_SHARED = """image size=64M
+write 0 1M pattern=1
+poke l1[0].l2[3].offset ^= 64K
+"""
+
 
 def report(lab, *more, **kwargs):
     done = lab.repair(f'--report={lab.dir}/report', *more, **kwargs)
     return done, json.loads((lab.dir / 'report').read_text())
+
+
+def make(lab, recipe):
+    (lab.dir / 'recipe').write_text(recipe)
+    subprocess.run([sys.executable, run.ROOT / 'testdata' / 'mkqcow2.py', lab.dir / 'recipe', lab.image], check=True)
 
 
 def failed_read_names_its_place(lab):
@@ -55,8 +65,48 @@ def read_that_does_not_come_back_ends_the_run(lab):
         assert done.returncode == 1 and 'a read has not come back for too long' in done.stderr, done.stderr
 
 
+def fifo_that_nobody_reads(lab):
+    fifo = lab.dir / 'fifo'
+    os.mkfifo(fifo)
+    done = lab.repair(f'--report={fifo}', mode='check')
+    assert 'Could not write the report' in done.stderr, done.stderr
+    # Whoever opens it and reads nothing.
+    with open(os.open(fifo, os.O_RDWR), 'rb'):
+        done = lab.repair(f'--report={fifo}', '--max-messages=0', mode='check')
+        assert done.returncode in (1, 2, 3), done
+
+
+def fifo_whose_reader_comes_late(lab):
+    fifo = lab.dir / 'fifo'
+    os.mkfifo(fifo)
+    reader = subprocess.Popen(['sh', '-c', 'sleep 1; cat "$0"', fifo], stdout=subprocess.PIPE, text=True)
+    done = lab.repair(f'--report={fifo}', mode='check')
+    text = reader.communicate(timeout=seconds(20))[0]
+    assert json.loads(text)['mode'] == 'check' and 'Could not write' not in done.stderr, done.stderr
+
+
+def text_and_json_refuse_in_the_same_words(lab):
+    make(lab, 'image size=64M incompatible=1\nwrite 0 64K pattern=1\n')
+    os.truncate(lab.image, 2404693553152)
+    done, said = report(lab, '--memory=16M', mode='check')
+    words = {mode: what.get('refused') for mode, what in said['would-do'].items()}
+    assert 'memory' in words.values(), said['would-do']
+    for mode, word in words.items():
+        assert (f'--mode={mode} would refuse ({word})' in done.stdout) == (word is not None), done.stdout
+
+
+def what_is_left_to_do_is_never_nothing_beside_lost_data(lab):
+    make(lab, RECIPE_SHARED)
+    for mode in ('check', 'leaks', 'all', 'check'):
+        done, said = report(lab, mode=mode)
+        assert said['guest-bytes-affected'] and 'damage reaches the data' in done.stdout, done.stdout
+        assert 'nothing needs to be done' not in done.stdout, done.stdout
+        if mode == 'all':
+            assert 'from a backup' in done.stdout or 'more than one way' in done.stdout, done.stdout
+
+
 TESTS = [value for value in list(globals().values()) if callable(value) and getattr(value, '__code__', None)
-         and value.__code__.co_varnames[:1] == ('lab',) and value is not report]
+         and value.__code__.co_varnames[:1] == ('lab',) and value not in (report, make)]
 
 
 def main():
