@@ -81,6 +81,8 @@ virStorageVolPtr connect_find_volume(virConnectPtr conn, const struct request *r
 /* ---- show.c ---- */
 
 /* A line on standard error, with virsh's prefix. Control characters do not reach the terminal. */
+/* JSON of any origin: what could steer a terminal is escaped. */
+void show_json(const char *json);
 void show_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void show_libvirt_error(void);
 /* False: what was printed did not arrive, and that has been said. */

@@ -33,6 +33,24 @@ static void print_text(const char *text)
     fputs(clean, stdout);
 }
 
+/* Outside of ASCII there is only text in JSON, where an escape means the same. */
+void show_json(const char *json)
+{
+    for (const char *p = json; *p; p = g_utf8_next_char(p)) {
+        gunichar c = g_utf8_get_char(p);
+
+        if (c < 0x80)
+            putchar((int)c);
+        else if (!g_unichar_iscntrl(c) && g_unichar_type(c) != G_UNICODE_FORMAT)
+            fwrite(p, 1, (size_t)(g_utf8_next_char(p) - p), stdout);
+        else if (c < 0x10000)
+            printf("\\u%04x", c);
+        else
+            printf("\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + ((c - 0x10000) & 0x3ff));
+    }
+    putchar('\n');
+}
+
 void show_error(const char *format, ...)
 {
     g_autofree char *text = NULL;
@@ -343,6 +361,9 @@ static void print_next(const struct vol_repair_report *r, const struct shown *s)
     } else if (r->verdict == VOL_REPAIR_CORRUPTIONS_REMAIN || r->verdict == VOL_REPAIR_LEAKS_REMAIN) {
         printf("Next:     what is left can be mended in more than one way, so it was left alone:\n"
                "          copy what can be read (qemu-img convert), or take a backup of the volume.\n");
+    } else if (r->mode != VOL_REPAIR_UNDO && (r->ranges->len || r->guest_bytes_affected || r->snapshots->len)) {
+        printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote:\n"
+               "          restore that from a backup.\n");
     } else {
         printf("Next:     nothing needs to be done.\n");
     }
@@ -361,9 +382,6 @@ void show_report(const struct vol_repair_report *report, const struct shown *sho
     print_snapshots(report);
     print_problems(report, shown->req->verbose);
     print_done(report);
-    } else if (r->mode != VOL_REPAIR_UNDO && (r->ranges->len || r->guest_bytes_affected || r->snapshots->len)) {
-        printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote:\n"
-               "          restore that from a backup.\n");
     if (report->has_would) {
         print_would("leaks", &report->would_leaks);
         print_would("all", &report->would_all);

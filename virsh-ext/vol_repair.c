@@ -114,7 +114,7 @@ static int show_outcome(virStorageVolPtr vol, const struct request *req, const s
         show_error("%s", report->error ? report->error : "the report does not say why");
     }
     if (req->json)
-        printf("%s\n", report->json);
+        show_json(report->json);
     else
         show_report(report, &shown);
     return show_arrived() ? report->exit_code : 1;

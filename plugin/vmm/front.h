@@ -368,7 +368,7 @@ const char *policy_name(uint8_t policy);
 GHashTable *names_new(void);
 /* False: malformed. */
 bool names_take(GHashTable *names, const struct vr_record *rec);
-/* "?" where it is not known. Valid UTF-8 without control characters. */
+/* "?" where it is not known. Valid UTF-8 without control and format characters. */
 const char *names_get(GHashTable *names, uint32_t root, bool id);
 
 /* ---- frames.c: the child's words, none of them believed -------------------------------------------- */

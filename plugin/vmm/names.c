@@ -17,7 +17,7 @@ static void shown_name_free(gpointer p)
     g_free(shown);
 }
 
-/* Valid UTF-8 without control characters; qemu-img stops at the first NUL as well. */
+/* Valid UTF-8 without control and format characters; qemu-img stops at the first NUL as well. */
 static char *fit_to_show(const char *bytes, size_t len)
 {
     g_autofree char *text = g_strndup(bytes, len);
@@ -27,7 +27,7 @@ static char *fit_to_show(const char *bytes, size_t len)
     for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
         gunichar c = g_utf8_get_char(p);
 
-        g_string_append_unichar(out, g_unichar_iscntrl(c) ? '?' : c);
+        g_string_append_unichar(out, g_unichar_iscntrl(c) || g_unichar_type(c) == G_UNICODE_FORMAT ? '?' : c);
     }
     return g_string_free(out, FALSE);
 }

@@ -105,6 +105,15 @@ def test_name_that_looks_like_an_option(t):
         assert virsh(t, lab, *undo[1:]).returncode == 0, undo
 
 
+def test_json_of_a_name_that_could_steer_a_terminal(t):
+    name = 'a\x9b31m\u202e.qcow2'
+    with t.lab('clean') as lab:
+        make_image(lab, name, data=None)
+        done = virsh(t, lab, 'vol-repair', 'default', name, '--json')
+        assert json.loads(done.stdout)['filename'].endswith('/' + name), done
+        assert '\x9b' not in done.stdout and '\u202e' not in done.stdout, done.stdout
+
+
 def test_json(t):
     with t.lab() as lab:
         leak(make_image(lab), 3)
