@@ -16,6 +16,8 @@
 /* Of the budget, what is not the guest's heap: this program, its stacks, the guest's low memory. */
 #define OVERHEAD   (8u << 20)
 #define HEAP_MIN   (4u << 20)
+#define ADDRESSES_BESIDE (UINT64_C(1) << 30)
+#define FILE_PER_MEMORY 32u /* bytes of overlay or journal for each of the budget, at most */
 #define TICK_MS    100
 #define STOP_WAIT_US 1000000u /* for a read that is under way */
 #define HUGE_FROM    (UINT64_C(1) << 36) /* size of an image, bytes */
@@ -320,6 +322,17 @@ static void choose_accel(struct child *c)
     close(c->cfg->kvm_fd);
 }
 
+/*
+ * Beside the budget, addresses that cost nothing: stacks, and malloc's arena of each thread. A file is the image with all that it may
+ * grow by, or overlay and journal, which hold what the overlay's index has room for.
+ */
+static int limit(const struct vmm_config *cfg)
+{
+    uint64_t image = cfg->image_size + cfg->image_size / 8 + VR_GROWTH_MAX, plan = cfg->memory * FILE_PER_MEMORY;
+
+    return sandbox_limit(cfg->memory + ADDRESSES_BESIDE, image > plan ? image : plan);
+}
+
 void vmm_child(const struct vmm_config *cfg)
 {
     static struct child child; /* one run, one child */
@@ -342,7 +355,8 @@ void vmm_child(const struct vmm_config *cfg)
     else
         process_prepare(c);
     start_threads(c);
-    int err = sandbox_filter(c->accel, c->guest_pid);
+    int err = limit(cfg);
+    err = err ? err : sandbox_filter(c->accel, c->guest_pid);
     if (err)
         child_fail(c, VMM_FAIL_SANDBOX, err, "the system call filter");
     c->guest_us = child_now_us();

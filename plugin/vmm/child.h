@@ -162,6 +162,8 @@ void process_run(struct child *c) __attribute__((noreturn));
 void sandbox_close_others(const int *keep, unsigned n);
 /* Another user (uid 0: no other), no new privileges, no capabilities, limits. Before threads are made. 0 or -errno. */
 int sandbox_drop(uint32_t uid, uint32_t gid);
+/* The most bytes of addresses, and of a file. Where all memory and all threads are there. 0 or -errno. */
+int sandbox_limit(uint64_t memory, uint64_t file);
 /* The system call filter, for all threads. guest_pid: of the process accelerator's child, else 0. 0 or -errno. */
 int sandbox_filter(enum vmm_accel accel, int guest_pid);
 /* For the process accelerator's own child: two descriptors to read and write, and the way out. */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define SYNCS_MAX 64u
@@ -37,6 +39,11 @@ int sync_whole(int fd, bool data_only)
     for (unsigned i = 0; i < SYNCS_MAX && err == EINTR; i++)
         err = (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0;
     return -err;
+}
+
+int file_stat(int fd, struct stat *st)
+{
+    return syscall(SYS_fstat, fd, st) < 0 ? -errno : 0;
 }
 
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)

@@ -141,13 +141,14 @@ int journal_finish(int fd, uint64_t at, int image_fd, uint64_t size)
     struct vmm_journal_trailer t = {.magic = VMM_TRAILER_MAGIC, .size = size};
     struct stat st;
 
-    if (fstat(image_fd, &st) < 0)
-        return -errno;
+    int err = file_stat(image_fd, &st);
+    if (err)
+        return err;
     if (S_ISREG(st.st_mode)) {
         t.mtime_seconds = st.st_mtim.tv_sec;
         t.mtime_nanoseconds = (uint64_t)st.st_mtim.tv_nsec;
     }
     t.crc = crc32c(0, &t, sizeof(t));
-    int err = pwrite_all(fd, &t, sizeof(t), at);
+    err = pwrite_all(fd, &t, sizeof(t), at);
     return err ? err : sync_whole(fd, true);
 }

@@ -71,6 +71,25 @@ int sandbox_drop(uint32_t uid, uint32_t gid)
     return capng_apply(bounding ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
 }
 
+int sandbox_limit(uint64_t memory, uint64_t file)
+{
+#ifdef SANITIZED
+    (void)memory;
+    (void)file;
+    return 0;
+#else
+    struct rlimit as, size;
+
+    if (getrlimit(RLIMIT_AS, &as) < 0 || getrlimit(RLIMIT_FSIZE, &size) < 0)
+        return -errno;
+    as.rlim_cur = as.rlim_max = memory < as.rlim_max ? memory : as.rlim_max;
+    size.rlim_cur = size.rlim_max = file < size.rlim_max ? file : size.rlim_max;
+    /* What would be larger fails, as on a full disk. */
+    signal(SIGXFSZ, SIG_IGN);
+    return setrlimit(RLIMIT_AS, &as) < 0 || setrlimit(RLIMIT_FSIZE, &size) < 0 ? -errno : 0;
+#endif
+}
+
 /* What the VMM calls while a guest runs, and why. Everything else kills the process. */
 static const int allowed[] = {
     SCMP_SYS(pread64),         /* the image, the overlay, the journal */
@@ -80,7 +99,6 @@ static const int allowed[] = {
     SCMP_SYS(fdatasync),       /* between epochs */
     SCMP_SYS(fsync),           /* the journal, once */
     SCMP_SYS(fstat),           /* the image's modification time, for the journal */
-    SCMP_SYS(newfstatat),      /* the C library's fstat() */
     SCMP_SYS(write),           /* frames to the front; the process accelerator's pipe */
     SCMP_SYS(read),            /* the process accelerator's pipe */
     SCMP_SYS(poll),            /* the watchdog waits for an abort */

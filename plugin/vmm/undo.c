@@ -197,8 +197,9 @@ static int judge(struct compare *c, struct tally *t)
 
 static int image_size(int fd, uint64_t *size, struct stat *st)
 {
-    if (fstat(fd, st) < 0)
-        return -errno;
+    int err = file_stat(fd, st);
+    if (err)
+        return err;
     off_t end = lseek(fd, 0, SEEK_END);
     if (end < 0)
         return -errno;

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static char call_name[16];
@@ -59,7 +60,7 @@ static int is_meant(const char *call, int fd)
 
     if (strcmp(call, "ioctl") == 0)
         return 1;
-    if (fstat(fd, &st) < 0)
+    if (syscall(SYS_fstat, fd, &st) < 0)
         return 0;
     return others ? st.st_ino != inode && S_ISREG(st.st_mode) && st.st_nlink > 0 : st.st_ino == inode;
 }

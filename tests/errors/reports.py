@@ -65,6 +65,23 @@ def read_that_does_not_come_back_ends_the_run(lab):
         assert done.returncode == 1 and 'a read has not come back for too long' in done.stderr, done.stderr
 
 
+def vmm_has_limits(lab):
+    env = {**lab.failing('pread', 1, 0), 'FAIL_WAIT': '40000', 'FAIL_FORKED': '1'}
+    command = [lab.tool, '--accel=process', '--mode=check', '--memory=64M', '--timeout=600', lab.image]
+    most, limits, end = f'Max address space         {(64 << 20) + (1 << 30)} ', '', time.monotonic() + seconds(10)
+    tool = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while most not in limits and time.monotonic() < end:
+            time.sleep(0.1)
+            for child in Path(f'/proc/{tool.pid}/task/{tool.pid}/children').read_text().split():
+                limits = Path(f'/proc/{child}/limits').read_text()
+        assert most in limits, limits
+        assert 'Max file size             unlimited' not in limits, limits
+    finally:
+        tool.kill()
+        tool.wait(seconds(20))
+
+
 def fifo_that_nobody_reads(lab):
     fifo = lab.dir / 'fifo'
     os.mkfifo(fifo)

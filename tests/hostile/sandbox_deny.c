@@ -94,6 +94,8 @@ static const struct attempt denied[] = {
     DENY(KVM, truncate, P("/tmp/never"), 0),
     DENY(KVM, utimensat, 1, 0, 0, 0),
     DENY(KVM, stat, P("/etc/passwd"), P(page)),
+    DENY(KVM, newfstatat, AT_FDCWD, P("/etc/passwd"), P(page), 0),
+    DENY(KVM, newfstatat, -1, P(""), P(page), AT_EMPTY_PATH),
     DENY(KVM, statx, AT_FDCWD, P("/etc/passwd"), 0, 0, P(page)),
     DENY(KVM, access, P("/etc/passwd"), 0),
     DENY(KVM, readlink, P("/proc/self/exe"), P(page), 100),
