@@ -4,6 +4,7 @@
 """run.py [--build DIR] [WORD...]: the tests whose file or name contains one of the words; all of them without."""
 import argparse
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -35,21 +36,41 @@ def out_of_time(*_):
 
 
 def run_one(function, build, skip_class):
-    """('passed' | 'failed' | 'skipped', details)"""
+    """['passed' | 'failed' | 'skipped', details]"""
     from common import Context
     tmp = tempfile.mkdtemp(prefix='vol-repair-test-')
     os.chmod(tmp, 0o755)
     signal.alarm(TEST_SECONDS)
     try:
         function(Context(build, tmp))
-        return 'passed', ''
+        return ['passed', '']
     except skip_class as e:
-        return 'skipped', str(e)
+        return ['skipped', str(e)]
     except Exception:
-        return 'failed', traceback.format_exc()
+        return ['failed', traceback.format_exc()]
     finally:
         signal.alarm(0)
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def run_apart(*args):
+    """run_one() in a process of its own: libvirt's event loop, once a test has started it, reads for every later client as well."""
+    answer, put = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(put, json.dumps(run_one(*args)).encode())
+        finally:
+            os._exit(0)
+    os.close(put)
+    try:
+        with open(answer, 'rb') as file:
+            return json.loads(file.read() or '["failed", "the test\'s process died"]')
+    except BaseException:
+        os.kill(pid, signal.SIGTERM)  # it takes its daemon down
+        raise
+    finally:
+        os.waitpid(pid, 0)
 
 
 def main():
@@ -71,7 +92,7 @@ def main():
     counts = {'passed': 0, 'failed': 0, 'skipped': 0}
     for name, function in find_tests(args.words):
         started = time.monotonic()
-        result, details = run_one(function, args.build, Skip)
+        result, details = run_apart(function, args.build, Skip)
         counts[result] += 1
         reason = f': {details}' if result == 'skipped' else ''
         print(f'{result:7} {name} ({time.monotonic() - started:.1f} s){reason}')

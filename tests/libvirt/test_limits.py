@@ -102,8 +102,8 @@ def test_unread_report_is_given_up(t):
         disk(lab)
         stuck = StreamJob(conn, volume(conn, 'disk.qcow2'), 'check')
         wait_for_state(other, 'done')
-        assert wait_until(lambda: threads(lab) == 0, 15), 'it waits for its client'
-        assert 'took nothing of the report for 2 seconds' in lab.log()
+        assert wait_until(lambda: 'took nothing of the report for 2 seconds' in lab.log(), 15), 'it waits for its client'
+        assert wait_until(lambda: threads(lab) == 0, 15)
         pool = other.storagePoolLookupByName('vol-repair')
         pool.refresh(0)
         assert b'"verdict": "clean"' in read_volume(other, pool.storageVolLookupByName('job-1-disk.qcow2.json'))
