@@ -67,7 +67,8 @@ SUITES = [
           CASES.format(build='{asan}', accel='process')),
     # As a process the one above and the one below are enough, and the emulated PC has one for each row under KVM.
     *([Suite('cases, gcc, kvm', CASES.format(build='{build}', accel='kvm'), kvm=True)] if KVM else []),
-    Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL) + ' --one-per-row --option=--test-wide-map', kvm=KVM, quick=False),
+    Suite(f'cases, clang, {ACCEL}, wide', CASES.format(build='{clang}', accel=ACCEL).replace('/vol-repair ', '/vol-repair-test ') +
+          ' --one-per-row --option=--test-wide-map', kvm=KVM, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 80 --build {asan} --accel process', single=True),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* child.c: the VMM child from fork to exit: memory, guest, threads, sandbox, run; and the watchdog over it. */
 #include "child.h"
+#include "test_hooks.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -263,7 +264,7 @@ static void make_memory(struct child *c)
         .magic = VR_BOOT_MAGIC, .version = VR_ABI_VERSION, .mode = cfg->mode, .image_size = cfg->image_size,
         .heap_size = c->heap_size, .examples = cfg->examples < VR_EXAMPLES_MAX ? cfg->examples : VR_EXAMPLES_MAX,
         .flags = (cfg->image_is_device ? VR_BOOT_DEVICE : 0) | (cfg->force_leaks ? VR_BOOT_FORCE_LEAKS : 0) |
-                 (cfg->would ? VR_BOOT_WOULD : 0) | (cfg->data_file ? VR_BOOT_DATA_FILE : 0) | (cfg->wide_map ? VR_BOOT_WIDE : 0)};
+                 (cfg->would ? VR_BOOT_WOULD : 0) | (cfg->data_file ? VR_BOOT_DATA_FILE : 0) | hook_boot_flags()};
 }
 
 static void load(struct child *c)

@@ -2,7 +2,6 @@
 /* commit.c: the only writer of the image: journal, then epoch after epoch with a flush between, or all of it undone. */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "child.h"
 #include "fileio.h"
 #include "journal_format.h"
+#include "test_hooks.h"
 #include "undo.h"
 
 #define SECTORS (OVERLAY_PAGE / VMM_SECTOR)
@@ -22,9 +22,6 @@ struct writer {
     uint8_t *run;      /* RUN_MAX bytes of neighbouring sectors */
     uint64_t offset;
     uint32_t len;
-    uint64_t writes;
-    uint64_t epochs;   /* flushed */
-    uint64_t sectors;  /* of the epoch at hand */
     char place[64];    /* of what could not be written */
 };
 
@@ -43,27 +40,16 @@ static int flush_run(struct writer *w)
         snprintf(w->place, sizeof(w->place), "%" PRIu64 " bytes at offset %" PRIu64, len, w->offset);
     w->c->stats.bytes_written += len;
     w->len = 0;
-    if (!err && ++w->writes == w->c->cfg->crash_after)
-        kill(getpid(), SIGKILL);
+    if (!err)
+        hook_written();
     return err;
-}
-
-/* Tests of a power cut: of the epoch in which it comes, any sector may or may not have reached the disk. */
-static bool lost(struct writer *w)
-{
-    const struct vmm_config *cfg = w->c->cfg;
-    uint64_t mixed = (cfg->crash_seed * UINT64_C(0x9e3779b97f4a7c15)) ^ (++w->sectors * UINT64_C(0xbf58476d1ce4e5b9));
-
-    if (w->epochs + 1 != cfg->crash_epoch || cfg->crash_seed == 0)
-        return false;
-    return cfg->crash_seed == 1 || (mixed >> 37 & 1);
 }
 
 static int add_sector(struct writer *w, uint64_t offset, const uint8_t *sector)
 {
     int err = 0;
 
-    if (lost(w))
+    if (hook_sector_is_lost())
         return 0;
     if (w->len == RUN_MAX || (w->len > 0 && w->offset + w->len != offset))
         err = flush_run(w);
@@ -72,15 +58,6 @@ static int add_sector(struct writer *w, uint64_t offset, const uint8_t *sector)
     memcpy(w->run + w->len, sector, VMM_SECTOR);
     w->len += VMM_SECTOR;
     return err;
-}
-
-/* The end of an epoch. */
-static int sync_image(struct writer *w)
-{
-    w->sectors = 0;
-    if (++w->epochs == w->c->cfg->crash_epoch)
-        kill(getpid(), SIGKILL);
-    return sync_whole(w->c->cfg->image_fd, true);
 }
 
 static int write_epochs(struct writer *w)
@@ -96,7 +73,9 @@ static int write_epochs(struct writer *w)
                 err = add_sector(w, v->page * OVERLAY_PAGE + s * VMM_SECTOR, page + s * VMM_SECTOR);
         if (!err && (i + 1 == ov->count || ov->versions[i + 1].epoch != v->epoch)) {
             err = flush_run(w);
-            err = err ? err : sync_image(w);
+            if (!err)
+                hook_epoch_written();
+            err = err ? err : sync_whole(w->c->cfg->image_fd, true);
         }
         if (err)
             return err;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "test_hooks.h"
 
 struct run {
     struct frames frames;
@@ -109,10 +110,6 @@ static struct vmm_config make_config(const struct options *opt, const struct ima
         .timeout = opt->timeout,
         /* One at least: the record of a refusal is the error message. */
         .examples = MAX(opt->examples, 1),
-        .crash_after = opt->crash_after,
-        .crash_epoch = opt->crash_epoch,
-        .crash_seed = opt->crash_seed,
-        .wide_map = opt->wide_map,
     };
 
     g_strlcpy(cfg.image_name, img->real_path, sizeof(cfg.image_name));
@@ -276,8 +273,8 @@ static bool reap(struct run *run, bool listened, GError **error)
     if (WIFEXITED(status) && ((res->have_summary && WEXITSTATUS(status) == 0) ||
                               (res->have_fail && WEXITSTATUS(status) == 1)))
         return true;
-    if (WIFSIGNALED(status) && res->opt->crash_whole)
-        kill(getpid(), SIGKILL);
+    if (WIFSIGNALED(status))
+        hook_child_died();
     if (WIFSIGNALED(status))
         g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The VMM died (signal %d)", WTERMSIG(status));
     else

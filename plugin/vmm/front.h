@@ -63,10 +63,6 @@ struct options {
     uint64_t memory;    /* bytes */
     unsigned timeout;   /* seconds */
     uint32_t examples;  /* records for each problem */
-    uint64_t crash_after; /* tests: the VMM dies after so many writes to the image; 0 = never */
-    uint64_t crash_epoch, crash_seed; /* tests: as in struct vmm_config */
-    bool wide_map;      /* tests: as in struct vmm_config */
-    bool crash_whole;   /* and this process with it, so that nobody is left to roll back */
     char *user;         /* USER[:GROUP] of the VMM where root starts it; NULL = nobody */
     int image_fd;       /* -1 = open path */
     int report_fd;      /* -1 = none */

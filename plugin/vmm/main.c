@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "test_hooks.h"
 
 /* A descriptor 0, 1 or 2 that is closed must not become the image. */
 static void open_standard_descriptors(void)
@@ -110,6 +111,7 @@ int main(int argc, char **argv)
 
     g_set_prgname(name);
     open_standard_descriptors();
+    hook_options(&argc, argv);
     if (!options_parse(&opt, argc, argv, &error)) {
         exit_code = usage_error(error);
     } else if (opt.show_help) {

@@ -34,11 +34,6 @@ enum {
     OPT_USER,
     OPT_NOTE,
     OPT_FORCE_LEAKS,
-    OPT_TEST_CRASH_AFTER,
-    OPT_TEST_VMM_CRASH_AFTER,
-    OPT_TEST_CRASH_EPOCH,
-    OPT_TEST_CRASH_SEED,
-    OPT_TEST_WIDE_MAP,
 };
 
 static const struct option long_options[] = {
@@ -71,12 +66,6 @@ static const struct option long_options[] = {
     {"user", required_argument, NULL, OPT_USER},
     {"note", required_argument, NULL, OPT_NOTE},
     {"force-leaks", no_argument, NULL, OPT_FORCE_LEAKS},
-    /* For the crash tests, and in no help: SIGKILL after that many writes to the image. */
-    {"test-crash-after", required_argument, NULL, OPT_TEST_CRASH_AFTER},
-    {"test-vmm-crash-after", required_argument, NULL, OPT_TEST_VMM_CRASH_AFTER},
-    {"test-crash-epoch", required_argument, NULL, OPT_TEST_CRASH_EPOCH},
-    {"test-crash-seed", required_argument, NULL, OPT_TEST_CRASH_SEED},
-    {"test-wide-map", no_argument, NULL, OPT_TEST_WIDE_MAP},
     {NULL, 0, NULL, 0},
 };
 
@@ -282,15 +271,6 @@ static bool take_numeric(struct options *opt, int letter, const char *value, GEr
             return false;
         opt->image_fd = (int)number;
         return true;
-    case OPT_TEST_CRASH_AFTER:
-    case OPT_TEST_VMM_CRASH_AFTER:
-        opt->crash_whole = letter == OPT_TEST_CRASH_AFTER;
-        return take_number("--test-crash-after", value, G_MAXUINT32, &opt->crash_after, error);
-    case OPT_TEST_CRASH_EPOCH:
-        opt->crash_whole = true;
-        return take_number("--test-crash-epoch", value, G_MAXUINT32, &opt->crash_epoch, error);
-    case OPT_TEST_CRASH_SEED:
-        return take_number("--test-crash-seed", value, G_MAXUINT32, &opt->crash_seed, error);
     default:
         if (!take_number("--report-fd", value, G_MAXINT, &number, error))
             return false;
@@ -322,9 +302,6 @@ static bool take_switch(struct options *opt, int letter)
         return true;
     case OPT_STREAM:
         opt->stream = true;
-        return true;
-    case OPT_TEST_WIDE_MAP:
-        opt->wide_map = true;
         return true;
     case OPT_FORCE_LEAKS:
         opt->force_leaks = true;

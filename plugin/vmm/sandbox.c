@@ -104,7 +104,7 @@ static const int allowed[] = {
     SCMP_SYS(poll),            /* the watchdog waits for an abort */
     SCMP_SYS(futex),           /* threads */
     SCMP_SYS(gettid),          /* abort() */
-    SCMP_SYS(getpid),          /* abort(), the crash tests */
+    SCMP_SYS(getpid),          /* abort() */
     SCMP_SYS(rt_sigreturn),    /* after that signal */
     SCMP_SYS(rt_sigprocmask),  /* the C library around signals */
     SCMP_SYS(restart_syscall), /* a stopped and continued process */
@@ -131,9 +131,6 @@ static int add_rules(scmp_filter_ctx f, enum vmm_accel accel, int guest_pid)
     /* malloc's arenas of threads become writable piece by piece. */
     err = err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
                                        SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    /* The crash tests end the process themselves, and nobody else. */
-    err = err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2,
-                                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()), SCMP_A1(SCMP_CMP_EQ, SIGKILL));
     if (guest_pid > 0 && !err)
         err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)guest_pid),
                                SCMP_A1(SCMP_CMP_EQ, SIGKILL));

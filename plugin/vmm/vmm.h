@@ -42,11 +42,6 @@ struct vmm_config {
     char image_identity[160]; /* the same: undo_name.h */
     const void *guest_elf;   /* tests: another guest than the embedded one; NULL = the embedded one */
     uint64_t guest_elf_size;
-    uint64_t crash_epoch;    /* tests: SIGKILL before the flush of that epoch (1 = the first), 0 = never; and which of its
-                              * sectors are lost: seed 0 none, 1 all, else about half of them */
-    uint64_t crash_seed;
-    bool wide_map;        /* tests: VR_BOOT_WIDE */
-    uint64_t crash_after;    /* tests: SIGKILL to itself after so many writes to the image; 0 = never */
 };
 
 /* Frame: header, then len bytes. */

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Kills a repair at every write it makes to the image, and looks at what is left.
+Kills a repair at every write it makes to the image, and looks at what is left. The one that dies is vol-repair-test, which is
+built with the hooks for it; what comes after, vol-repair does.
 
 For N = 1, 2, ... the repair runs until it has written N times and dies of SIGKILL; until a run lives. Once vol-repair
 dies as a whole: the image is then no worse than before, by qemu-img and by what the guest reads; the journal undoes it
@@ -124,7 +125,7 @@ class Crash:
 
     def die(self, directory, *options):
         """Runs the repair that is to die in `directory`: its exit status."""
-        command = [self.tool.path, "-f", "qcow2", "-r", self.mode, "--output=json", f"--accel={self.tool.accel}",
+        command = [self.tool.path + "-test", "-f", "qcow2", "-r", self.mode, "--output=json", f"--accel={self.tool.accel}",
                    f"--undo={os.path.join(directory, 'undo')}", *options, IMAGE]
         run = subprocess.run(command, cwd=directory, capture_output=True, timeout=seconds(120), check=False)
         return run.returncode

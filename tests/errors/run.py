@@ -61,9 +61,9 @@ class Lab:
     def digest(self):
         return hashlib.sha256(self.image.read_bytes()).hexdigest()
 
-    def repair(self, *more, mode='all', image=None, env=None, prefix=(), accel=None):
+    def repair(self, *more, mode='all', image=None, env=None, prefix=(), accel=None, tool=None):
         journal = [] if mode == 'check' else [f'--undo={self.dir}/undo']
-        command = [*prefix, self.tool, f'--accel={accel or self.accel}', f'--mode={mode}', *journal, *more,
+        command = [*prefix, tool or self.tool, f'--accel={accel or self.accel}', f'--mode={mode}', *journal, *more,
                    str(image or self.image)]
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=seconds(60))
 
@@ -422,7 +422,7 @@ def journal_of_a_copy(lab):
     """Of two copies of one image, the repair of the first is cut; that of the second must leave it its journal."""
     copy = lab.dir / 'copy.qcow2'
     shutil.copy(lab.image, copy)
-    lab.repair('--test-crash-after=1')
+    lab.repair('--test-crash-after=1', tool=lab.tool + '-test')
     if lab.digest() == lab.before:
         raise AssertionError('the first was not cut')
     expect(lab, lab.repair(image=copy), 1, 'is the undo journal of another image', untouched=False)

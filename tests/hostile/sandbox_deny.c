@@ -201,9 +201,9 @@ static void kill_parent(void)
     syscall(SYS_kill, parent, 0);
 }
 
-static void kill_self_softly(void)
+static void kill_self(void)
 {
-    syscall(SYS_kill, getpid(), SIGUSR2);
+    syscall(SYS_kill, getpid(), SIGKILL);
 }
 
 static void tgkill_parent(void)
@@ -297,7 +297,7 @@ struct act {
 
 static const struct act acts[] = {
     {KVM, "kill of another process", kill_parent, false, true},
-    {KVM, "kill of itself with another signal than KILL", kill_self_softly, false, true},
+    {KVM, "kill of itself", kill_self, false, true},
     {KVM, "tgkill of another process", tgkill_parent, false, true},
     {KVM, "a system call of the 32-bit ABI", use_int80, false, true},
     {KVM, "openat in a thread made before", wait_for_thread, true, true},

@@ -81,8 +81,8 @@ def run(tool, image, mode, budget, wide):
     copy = image.with_suffix('.copy')
     subprocess.run(['cp', '--sparse=always', str(image), str(copy)], check=True)
     before = copy.stat().st_mtime_ns
-    command = [*tool, '-f', 'qcow2', f'--mode={mode}', f'--memory={budget}M', f'--report={report}',
-               *([f'--undo={journal}'] if mode != 'check' else []), *(['--test-wide-map'] if wide else []), str(copy)]
+    command = [*tool[wide], '-f', 'qcow2', f'--mode={mode}', f'--memory={budget}M', f'--report={report}',
+               *([f'--undo={journal}'] if mode != 'check' else []), str(copy)]
     with tempfile.TemporaryFile() as result:
         # The shell only puts the result on descriptor 3.
         done = subprocess.run(['sh', '-c', f'exec "$@" 3>&{result.fileno()}', 'sh', str(image.parent / 'measure'), *command],
@@ -136,7 +136,8 @@ def main():
     parser.add_argument('filter', nargs='?', default='')
     args = parser.parse_args()
     kvm = os.access('/dev/kvm', os.R_OK | os.W_OK)
-    tool = [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}']
+    program, accel = str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}'
+    tool = [[program, accel], [program + '-test', '--test-wide-map', accel]]  # the map begins thin, and wide
     makers = {**LARGE, **{f'random_{n}': random_image(n) for n in range(args.seed, args.seed + args.random)}}
     passed = failed = small = 0
     for name, make in makers.items():

@@ -99,7 +99,7 @@ TABLE = [
     mutant('the image is written after its journal', VMM + 'commit.c', '    if (err)\n        child_fail(c, VMM_FAIL_JOURNAL, err, "");\n',
            '', ERRORS, 'each_error_of_the_journal'),
     mutant('the journal is synced', VMM + 'journal.c', 'err = err ? err : sync_whole(fd, false);', '', ERRORS, 'each_error_of_the_journal'),
-    mutant('the end of an epoch is synced', VMM + 'commit.c', 'return sync_whole(w->c->cfg->image_fd, true);', 'return 0;', ERRORS,
+    mutant('the end of an epoch is synced', VMM + 'commit.c', 'err = err ? err : sync_whole(w->c->cfg->image_fd, true);', '', ERRORS,
            'each_flush_error_is_rolled_back'),
     mutant('a failed write is rolled back', VMM + 'job.c', 'if (!is_settled(res, ok))', 'if (0 && is_settled(res, ok))', ERRORS,
            'rollback_that_fails_is_tried_again'),

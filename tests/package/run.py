@@ -28,7 +28,7 @@ class Installation:
     """Attributes: dest (the staging directory), prefix, libdir, bindir: of the target, without dest."""
 
     def __init__(self, build, tmp):
-        self.tmp, self.dest = tmp, tmp / 'dest'
+        self.build, self.tmp, self.dest = build, tmp, tmp / 'dest'
         options = {o['name']: o['value'] for o in json.loads((build / 'meson-info' / 'intro-buildoptions.json').read_text())}
         self.prefix = Path(options['prefix'])
         self.libdir, self.bindir = self.prefix / options['libdir'], self.prefix / options['bindir']
@@ -104,6 +104,16 @@ def installed_programs_run(inst):
         assert run(inst.at(inst.bindir / program), '--version', env=library).startswith(program + ' ')
     front = inst.at(inst.libdir / 'vol-repair' / 'bin' / 'virsh')
     assert os.readlink(front) == str(inst.bindir / 'virt-vol-repair')
+
+
+def no_hook_of_the_tests_is_installed(inst):
+    """What cuts a commit short is in vol-repair-test alone."""
+    program, hook = inst.at(inst.bindir / 'vol-repair'), b'--test-'
+    assert hook not in program.read_bytes() and b'test-crash' not in program.read_bytes()
+    assert '--test' not in run(program, '--help')
+    assert 'unrecognized option' in run(program, '--test-crash-after=1', '/nonexistent', status=1)
+    assert not [path for path in inst.files() if 'vol-repair-test' in path]
+    assert hook in (inst.build / 'plugin' / 'vmm' / 'vol-repair-test').read_bytes()
 
 
 def hints_after_an_installation(inst):
@@ -278,8 +288,8 @@ def rpms_are_built(_):
 
 
 FULL = [debian_packages_are_built, rpms_are_built]
-TESTS = [the_variable_goes_with_the_files, try_backend_tells, installed_programs_run, hints_after_an_installation,
-         completion_of_the_program, every_file_has_its_debian_package, every_file_has_its_rpm, versions_agree, scripts_are_shell, virsh_is_given_back]
+TESTS = [the_variable_goes_with_the_files, try_backend_tells, installed_programs_run, no_hook_of_the_tests_is_installed,
+         hints_after_an_installation, completion_of_the_program, every_file_has_its_debian_package, every_file_has_its_rpm, versions_agree, scripts_are_shell, virsh_is_given_back]
 
 
 def main():

@@ -265,7 +265,7 @@ class Cli(unittest.TestCase):
 
     def test_interrupted_repair(self):
         before = self.read("bad")
-        done = self.ours("--mode=all", "--test-crash-after=1", "bad")
+        done = self.run_tool([PROGRAM + "-test", f"--accel={ACCEL}", "--undo=j.undo", "--mode=all", "--test-crash-after=1", "bad"])
         self.assertEqual(done.returncode, -signal.SIGKILL)
         done = self.ours("--mode=check", "--undo=j.undo", "bad")
         self.assertIn("was interrupted while it wrote", done.stderr)
