@@ -23,6 +23,7 @@
 #define MODULE "libvirt_storage_backend_fs.so"
 #define REAL_CODE "libvol-repair-backend.so"
 #define TRIAL_SECONDS 20
+#define LOADER_COMPLAINED 127 /* exit status */
 
 int virStorageBackendFsRegister(void);
 
@@ -71,24 +72,32 @@ static void *load_stock(void)
     return module;
 }
 
-/* A damaged file can kill the process that loads it, so a child goes first. Returns its wait status. */
+/*
+ * A damaged file can kill the process that loads it, so another one goes first: `true`, with the file preloaded. A copy of this one
+ * will not do: where another thread of the daemon is in the loader at the fork, its lock is held in the copy for ever. So between
+ * fork and exec is nothing but system calls. It is `env` that sets the variable, because where AppArmor changes the profile at an
+ * exec, the loader does not heed it. Returns the wait status.
+ */
 static int try_to_load(const char *path)
 {
     static const struct rlimit no_core;
-    pid_t pid = fork(), waited;
+    char preload[sizeof("LD_PRELOAD=") + PATH_MAX];
+    pid_t pid, waited;
     int status;
 
+    snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", path);
+    pid = _Fork();
     if (pid == 0) {
         setrlimit(RLIMIT_CORE, &no_core);
         signal(SIGALRM, SIG_DFL);
         alarm(TRIAL_SECONDS);
-        dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        _exit(0);
+        execl("/usr/bin/env", "env", preload, "/bin/true", (char *)NULL);
+        _exit(EXIT_FAILURE);
     }
     do {
         waited = waitpid(pid, &status, 0);
     } while (waited < 0 && errno == EINTR);
-    return pid > 0 && waited == pid ? status : -1;
+    return pid > 0 && waited == pid ? status : EXIT_FAILURE << 8;
 }
 
 static void load_real_code(void *stock)
@@ -103,8 +112,13 @@ static void load_real_code(void *stock)
         return;
     }
     status = try_to_load(path);
-    if (status != 0) {
-        complain("repair is off: '%s' is damaged, a process that loaded it died (wait status %d)", path, status);
+    if (WIFSIGNALED(status)) {
+        complain("repair is off: '%s' is damaged, a process that loaded it died of signal %d", path, WTERMSIG(status));
+        return;
+    }
+    /* What the loader only complains of, dlopen() says again. */
+    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != LOADER_COMPLAINED) {
+        complain("repair is off: no process can be started that tries '%s' (status %d)", path, WEXITSTATUS(status));
         return;
     }
     real = dlopen(path, RTLD_NOW | RTLD_LOCAL);

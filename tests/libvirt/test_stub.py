@@ -21,6 +21,52 @@ int virStorageBackendVolWipeLocal(void *pool, void *vol, unsigned int algorithm,
 }
 '''
 
+# At every fork another thread is in the loader, as one that unwinds its stack is.
+FORKS_IN_THE_LOADER = '''
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <pthread.h>
+#include <unistd.h>
+
+static pthread_barrier_t in, out;
+
+static int wait_for_fork(struct dl_phdr_info *info, size_t size, void *opaque)
+{
+    (void)info; (void)size; (void)opaque;
+    pthread_barrier_wait(&in);
+    pthread_barrier_wait(&out);
+    return 1;
+}
+
+static void *walk(void *opaque)
+{
+    dl_iterate_phdr(wait_for_fork, NULL);
+    return opaque;
+}
+
+static pid_t fork_now(const char *name)
+{
+    pid_t (*real)(void), pid;
+    pthread_t thread;
+
+    *(void **)&real = dlsym(RTLD_NEXT, name);
+    pthread_barrier_init(&in, NULL, 2);
+    pthread_barrier_init(&out, NULL, 2);
+    pthread_create(&thread, NULL, walk, NULL);
+    pthread_barrier_wait(&in);
+    pid = real();
+    if (pid == 0)
+        return 0;
+    pthread_barrier_wait(&out);
+    pthread_join(thread, NULL);
+    return pid;
+}
+
+pid_t fork(void) { return fork_now("fork"); }
+pid_t _Fork(void) { return fork_now("_Fork"); }
+'''
+
 
 def compile_library(path, source):
     subprocess.run(['cc', '-shared', '-fPIC', '-x', 'c', '-', '-o', path], input=source, text=True, check=True)
@@ -87,6 +133,15 @@ def test_real_code_without_entry(t):
     compile_library(lab.real_code, 'int nothing;')
     with lab:
         check_stock(lab, 'undefined symbol: vol_repair_backend_init')
+
+
+def test_loader_is_busy_at_the_fork(t):
+    """What another thread of the daemon holds then says nothing of the file that is tried."""
+    preload = t.tmp / 'busy.so'
+    compile_library(preload, FORKS_IN_THE_LOADER)
+    with t.lab('clean', daemon_env={'LD_PRELOAD': str(preload)}) as lab, connection(lab) as conn:
+        assert not (said := [line for line in lab.log().splitlines() if 'repair is off' in line]), said
+        assert '<vol-repair version' in control(conn, CAPABILITIES)
 
 
 def test_table_mismatch(t):
