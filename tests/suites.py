@@ -91,6 +91,7 @@ SUITES = [
 EMULATED = [
     Suite('hostile, emulated kvm_amd', '{py} tests/hostile/run.py --kvm-only --build {build}', quick=False),
     Suite('errors, emulated kvm_amd', '{py} tests/errors/run.py --build {build} kvm', quick=False),
+    Suite('apparmor, emulated', '{py} tests/machine/confined.py --build {build}', quick=False),
     Suite('demo, emulated kvm_amd', '{py} tests/demo/demo.py --build {build} --batch --count --volume disk.qcow2', kvm=True, quick=False),
 ]
 ROWS = Suite('rows, emulated kvm_amd', CASES.format(build='{build}', accel='kvm') + ' --one-per-row --brief', kvm=True, quick=False)

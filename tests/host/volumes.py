@@ -64,7 +64,7 @@ def confinement(host):
     try:
         start = json.loads(job.stdout.readline())
         text = host.do(f'for p in $(pgrep -x vol-repair); do echo "pid $p"; grep -E "^(Uid|Gid|CapEff|NoNewPrivs|Seccomp):" /proc/$p/status; '
-                       'cat /proc/$p/cgroup; done')
+                       'cat /proc/$p/cgroup /proc/$p/attr/current; done')
         host.do(f'kill {start["pid"]}')  # it ends at a safe point, with a report
     finally:
         rest = job.stdout.read()
@@ -75,6 +75,8 @@ def confinement(host):
     assert len(children) >= 2, text
     nobody = [child for child in children if 'Uid:\t65534' in child]
     assert nobody, f'no process runs as nobody: {text}'
+    if host.packages:
+        says(text, 'libvirt-vol-repair (enforce)')
     says(nobody[0], 'Gid:\t65534', 'CapEff:\t0000000000000000', 'NoNewPrivs:\t1', 'Seccomp:\t2', f'{host.daemon}.service')
 
 

@@ -116,6 +116,15 @@ def no_hook_of_the_tests_is_installed(inst):
     assert hook in (inst.build / 'plugin' / 'vmm' / 'vol-repair-test').read_bytes()
 
 
+def the_apparmor_profile_is_one(inst):
+    """It is for the program where that is installed, under a name that libvirtd's profile may send signals to."""
+    file = inst.at(inst.prefix / 'etc/apparmor.d/vol-repair')
+    assert f'profile libvirt-vol-repair {inst.bindir}/vol-repair ' in file.read_text()
+    if not shutil.which('apparmor_parser'):
+        raise Skip('apparmor is not installed')
+    run('apparmor_parser', '--skip-kernel-load', '--skip-cache', file)
+
+
 def hints_after_an_installation(inst):
     """For a prefix that AppArmor's profile of libvirtd does not know there is a line to run; for /usr there is none."""
     script, profile = ROOT / 'plugin/backend/post-install.sh', Path('/etc/apparmor.d/usr.sbin.libvirtd')
@@ -289,7 +298,8 @@ def rpms_are_built(_):
 
 FULL = [debian_packages_are_built, rpms_are_built]
 TESTS = [the_variable_goes_with_the_files, try_backend_tells, installed_programs_run, no_hook_of_the_tests_is_installed,
-         hints_after_an_installation, completion_of_the_program, every_file_has_its_debian_package, every_file_has_its_rpm, versions_agree, scripts_are_shell, virsh_is_given_back]
+         the_apparmor_profile_is_one, hints_after_an_installation, completion_of_the_program, every_file_has_its_debian_package,
+         every_file_has_its_rpm, versions_agree, scripts_are_shell, virsh_is_given_back]
 
 
 def main():
