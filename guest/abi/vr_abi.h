@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VR_ABI_VERSION 4u
+#define VR_ABI_VERSION 5u
 #define VR_BOOT_MAGIC  0x544f4f4252565256ull /* "VRVRBOOT", little endian */
 
 #define VR_ABI_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
@@ -100,6 +100,7 @@ enum vr_op {
     VR_OP_PROGRESS = 7, /* value = enum vr_walk << 8 | enum vr_pass; offset = done, total: see struct vr_sqe */
     VR_OP_FINISH = 8,   /* buf = struct vr_summary; the guest is stopped and never resumed */
     VR_OP_PANIC = 9,    /* buf = last words, printable ASCII; the guest is stopped */
+    VR_OP_NEXT_DATA = 10, /* buf = uint64_t: where the next byte at or behind offset is that is not in a hole of the image file */
 };
 
 /*

@@ -7,7 +7,7 @@
     .long 1             /* VR_NOTE_TYPE */
     .asciz "VR"
     .align 4
-    .long 4             /* VR_ABI_VERSION; start.c asserts that it is still 4 */
+    .long 5             /* VR_ABI_VERSION; start.c asserts that it is still 5 */
 
     .text
     .globl _start

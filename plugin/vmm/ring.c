@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "child.h"
 #include "vr_records.h"
@@ -87,6 +88,21 @@ static void do_read(struct ring *r, const struct vr_sqe *q, bool now)
     } else {
         block_read(&r->child->block, &job);
     }
+}
+
+/* Of the file as it is: what the overlay holds is the guest's own. Where nothing is known of holes, all is data. */
+static void do_next_data(struct ring *r, const struct vr_sqe *q)
+{
+    if (q->len != sizeof(uint64_t))
+        violation(r, "a length outside the limits");
+    if (q->offset > VR_OFFSET_MAX)
+        violation(r, "an image offset outside the limits");
+    void *buf = need_buffer(r, q);
+    off_t at = lseek(r->child->overlay.image_fd, (off_t)q->offset, SEEK_DATA);
+    uint64_t data = at >= 0 ? (uint64_t)at : errno == ENXIO ? UINT64_MAX : q->offset;
+
+    memcpy(buf, &data, sizeof(data));
+    ring_complete(r, q->id, VR_OK);
 }
 
 static void do_write(struct ring *r, const struct vr_sqe *q)
@@ -220,6 +236,9 @@ static void dispatch(struct ring *r, const struct vr_sqe *q, bool now)
         break;
     case VR_OP_PANIC:
         do_panic(r, q);
+        break;
+    case VR_OP_NEXT_DATA:
+        do_next_data(r, q);
         break;
     default:
         violation(r, "an unknown request");

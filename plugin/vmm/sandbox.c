@@ -94,7 +94,7 @@ int sandbox_limit(uint64_t memory, uint64_t file)
 static const int allowed[] = {
     SCMP_SYS(pread64),         /* the image, the overlay, the journal */
     SCMP_SYS(pwrite64),        /* the same */
-    SCMP_SYS(lseek),           /* the image's size, before the commit */
+    SCMP_SYS(lseek),           /* the image's size, before the commit; its holes */
     SCMP_SYS(ftruncate),       /* a rebuild makes the image longer, an undo shorter */
     SCMP_SYS(fdatasync),       /* between epochs */
     SCMP_SYS(fsync),           /* the journal, once */

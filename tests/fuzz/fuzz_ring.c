@@ -146,7 +146,7 @@ static void tame(const struct action *a, struct vr_sqe *q)
 {
     *q = a->q;
     if (a->what & 8)
-        q->op = (uint16_t)(1 + q->op % (VR_OP_PANIC + 1));
+        q->op = (uint16_t)(1 + q->op % (VR_OP_NEXT_DATA + 1));
     if (a->what & 16)
         q->reserved = 0;
     if (a->what & 32)

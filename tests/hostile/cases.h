@@ -21,6 +21,7 @@
     X(write_epoch) X(write_earlier_epoch) X(write_after_commit) X(size_check) X(size_shrink) X(size_large) \
     X(size_wrap) X(size_device) X(size_after_commit) X(commit_check) X(commit_twice) X(records_flood) X(records_none) \
     X(records_uneven) X(records_many) X(records_huge) X(records_buf) X(progress_walk) X(progress_pass) \
+    X(next_data_len) X(next_data_offset) X(next_data_buf) \
     X(progress_pass_zero) X(progress_done) X(summary_short) X(summary_long) X(summary_buf) X(wait_idle) X(wait_more) \
     X(wait_far) X(tail_far) X(tail_back) X(panic_words) X(panic_controls) X(panic_most) X(panic_long) X(panic_buf)
 

@@ -28,7 +28,7 @@
 #define DATA_END ((uint64_t)(uintptr_t)data_page + VR_PAGE_SIZE)
 
 READ(op_zero, q.op = 0)
-READ(op_unknown, q.op = VR_OP_PANIC + 1)
+READ(op_unknown, q.op = VR_OP_NEXT_DATA + 1)
 READ(reserved_set, q.reserved = 0x8000)
 READ(read_zero, q.len = 0)
 READ(read_long, q.len = VR_IO_MAX + 1)
@@ -128,6 +128,9 @@ REQUEST(records_uneven, .op = VR_OP_RECORD, .buf = {VR_GPA_HEAP}, .len = sizeof(
 REQUEST(records_many, .op = VR_OP_RECORD, .buf = {VR_GPA_HEAP}, .len = (VR_RECORDS_MAX + 1) * sizeof(struct vr_record))
 REQUEST(records_huge, .op = VR_OP_RECORD, .buf = {VR_GPA_HEAP}, .len = UINT32_MAX - 63)
 REQUEST(records_buf, .op = VR_OP_RECORD, .buf = {VR_GPA_IMAGE}, .len = sizeof(struct vr_record))
+REQUEST(next_data_len, .op = VR_OP_NEXT_DATA, .buf = {VR_GPA_HEAP}, .len = 16)
+REQUEST(next_data_offset, .op = VR_OP_NEXT_DATA, .buf = {VR_GPA_HEAP}, .len = 8, .offset = VR_OFFSET_MAX + 1)
+REQUEST(next_data_buf, .op = VR_OP_NEXT_DATA, .buf = {VR_GPA_IMAGE}, .len = 8)
 REQUEST(progress_walk, .op = VR_OP_PROGRESS, .value = VR_WALK_COUNT << 8 | VR_PASS_MAP)
 REQUEST(progress_pass, .op = VR_OP_PROGRESS, .value = VR_PASS_COUNT)
 REQUEST(progress_pass_zero, .op = VR_OP_PROGRESS, .value = 0)

@@ -106,12 +106,14 @@ SYSTEM_CALL(maps, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_A
 SYSTEM_CALL(unguards, SYS_mprotect, base, VR_PAGE_SIZE, PROT_READ | PROT_WRITE)
 SYSTEM_CALL(reads_image, SYS_pread64, 0, base + VR_GPA_HEAP, 512, 0)
 SYSTEM_CALL(leaves, SYS_exit_group, 0)
-BAD_READ(op_unknown, q.op = VR_OP_PANIC + 1)
+BAD_READ(op_unknown, q.op = VR_OP_NEXT_DATA + 1)
 BAD_READ(buf_ring, q.buf.gpa = VR_GPA_RING)
 BAD_READ(buf_image, q.buf.gpa = VR_GPA_IMAGE)
 BAD_READ(buf_heap_end, q.buf.gpa = VR_GPA_HEAP + heap_size - 4095)
 BAD_READ(buf_wrap, q.buf.gpa = UINT64_MAX - 100)
 BAD_READ(write_check, q.op = VR_OP_WRITE)
+BAD_READ(next_data_len, q.op = VR_OP_NEXT_DATA)
+BAD_READ(next_data_far, q.op = VR_OP_NEXT_DATA; q.len = 8; q.offset = VR_OFFSET_MAX + 1)
 
 static void undefined(void)
 {
@@ -235,6 +237,8 @@ static const struct attack {
     {"a buffer where a VM has its image", buf_image, VMM_FAIL_GUEST_PROTOCOL, "a buffer outside"},
     {"a buffer over the heap's end", buf_heap_end, VMM_FAIL_GUEST_PROTOCOL, "a buffer outside"},
     {"a buffer that wraps", buf_wrap, VMM_FAIL_GUEST_PROTOCOL, "a buffer outside"},
+    {"asks for the next data with room for more than the answer", next_data_len, VMM_FAIL_GUEST_PROTOCOL, "a length outside"},
+    {"asks for the next data behind every file", next_data_far, VMM_FAIL_GUEST_PROTOCOL, "an image offset outside"},
     {"a write in mode check", write_check, VMM_FAIL_GUEST_PROTOCOL, "a write in mode check"},
     {"waits for what was not asked", waits_more, VMM_FAIL_GUEST_PROTOCOL, "waits for more"},
     {"a tail beyond the ring", tail_far, VMM_FAIL_GUEST_PROTOCOL, "more requests than the ring holds"},

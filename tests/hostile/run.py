@@ -41,11 +41,11 @@ FAILS = {
     'op_zero': (PROTOCOL, 'an unknown request'),
     'op_unknown': (PROTOCOL, 'an unknown request'),
     'reserved_set': (PROTOCOL, 'a reserved field is not 0'),
-    **dict.fromkeys(['read_zero', 'read_long', 'read_huge'], (PROTOCOL, LENGTH)),
-    **dict.fromkeys(['offset_over', 'offset_end_over', 'offset_wrap'], (PROTOCOL, OFFSET)),
+    **dict.fromkeys(['read_zero', 'read_long', 'read_huge', 'next_data_len'], (PROTOCOL, LENGTH)),
+    **dict.fromkeys(['offset_over', 'offset_end_over', 'offset_wrap', 'next_data_offset'], (PROTOCOL, OFFSET)),
     **dict.fromkeys('''buf_null buf_tables buf_boot buf_ring buf_text buf_rodata buf_gap buf_stack_below
         buf_stack_into_heap buf_data_end buf_heap_end buf_heap_after buf_wrap buf_stack_wrap records_buf summary_buf
-        panic_buf'''.split(), (PROTOCOL, BUFFER)),
+        panic_buf next_data_buf'''.split(), (PROTOCOL, BUFFER)),
     'write_check': (PROTOCOL, 'a write in mode check'),
     'write_buf_text': (PROTOCOL, BUFFER, '-m', ALL),
     'write_behind': (PROTOCOL, 'a write behind the end of the image', '-m', ALL),
