@@ -78,6 +78,8 @@ enum vr_status vr_io_start(struct vr_io *io, const struct vr_request *r, unsigne
 enum vr_status vr_io_wait(struct vr_io *io, unsigned slot) VR_CHECKED;
 /* Start and wait. */
 enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r) VR_CHECKED;
+/* Wait for all that is out, and forget it: before memory that reads may go to is given back. */
+void vr_io_drain(struct vr_io *io);
 /* Start a request without a buffer, whose outcome does not matter. */
 void vr_io_tell(struct vr_io *io, const struct vr_request *r);
 

@@ -55,6 +55,13 @@ enum vr_status vr_io_wait(struct vr_io *io, unsigned slot)
     return (enum vr_status)io->status[slot];
 }
 
+void vr_io_drain(struct vr_io *io)
+{
+    while (io->out != 0)
+        reap(io);
+    memset(io->state, VR_SLOT_FREE, sizeof(io->state));
+}
+
 enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r)
 {
     unsigned slot;

@@ -29,6 +29,7 @@ static enum vr_status walk(struct vr_ctx *ctx, enum vr_walk which)
     for (unsigned i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
         enum vr_status st = passes[i](ctx);
         if (st != VR_OK) {
+            vr_io_drain(&ctx->io); /* a stream may have been left before its end */
             enum vr_status flushed = vr_report_flush(ctx);
             return flushed != VR_OK ? flushed : st;
         }

@@ -115,6 +115,18 @@ static void need_progress(const struct vr_request *r)
          "a progress that makes no sense");
 }
 
+/* Zeros of whole pages are its holes. */
+static void next_data(const struct memory_image *m, const struct vr_request *r)
+{
+    uint64_t at = r->offset;
+
+    rule(r->len == sizeof(at) && r->offset <= VR_OFFSET_MAX, "a length or an offset outside the limits");
+    while (at < m->size && m->disk[at] == 0)
+        at++;
+    at = at < m->size ? vr_max(r->offset, at & ~UINT64_C(4095)) : UINT64_MAX;
+    memcpy(r->buf, &at, sizeof(at));
+}
+
 static enum vr_status perform(struct memory_image *m, const struct vr_request *r)
 {
     switch (r->op) {
@@ -137,6 +149,9 @@ static enum vr_status perform(struct memory_image *m, const struct vr_request *r
     case VR_OP_PROGRESS:
         need_progress(r);
         return VR_OK;
+    case VR_OP_NEXT_DATA:
+        next_data(m, r);
+        return VR_OK;
     default:
         return VR_OK;
     }
@@ -146,7 +161,10 @@ static enum vr_status post(struct vr_carrier *c, uint32_t id, const struct vr_re
 {
     struct memory_image *m = (struct memory_image *)c;
 
-    m->done[m->ndone++] = (struct vr_cqe){.id = id, .status = perform(m, r)};
+    bool late = r->op == VR_OP_READ;
+
+    m->late[m->ndone] = late ? *r : (struct vr_request){0};
+    m->done[m->ndone++] = (struct vr_cqe){.id = id, .status = late ? VR_OK : perform(m, r)};
     return VR_OK;
 }
 
@@ -159,7 +177,19 @@ static struct vr_cqe next(struct vr_carrier *c)
 {
     struct memory_image *m = (struct memory_image *)c;
 
-    return m->done[--m->ndone];
+    unsigned i = m->oldest_first ? 0 : m->ndone - 1;
+    struct vr_request r = m->late[i];
+    struct vr_cqe cqe = m->done[i];
+    const uint8_t *buf = r.buf;
+
+    m->ndone--;
+    memmove(&m->late[i], &m->late[i + 1], (m->ndone - i) * sizeof(m->late[0]));
+    memmove(&m->done[i], &m->done[i + 1], (m->ndone - i) * sizeof(m->done[0]));
+    if (r.op == VR_OP_READ) {
+        rule(!m->arena || (buf >= m->arena->base && buf + r.len <= m->arena->base + m->arena->used), "a read into memory that was given back");
+        cqe.status = perform(m, &r);
+    }
+    return cqe;
 }
 
 void memory_image_open(struct memory_image *m, const void *bytes, uint64_t size)
@@ -195,6 +225,11 @@ void memory_session(struct memory_image *m, enum vr_mode mode, uint64_t heap, st
     ctx.arena.base = mmap(NULL, heap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (ctx.arena.base == MAP_FAILED)
         abort();
+    m->arena = &ctx.arena;
     vr_session(&ctx);
+    m->arena = NULL;
+    for (unsigned i = 0; i < m->ndone; i++)
+        rule(m->late[i].op != VR_OP_READ, "reads in flight when the session ended");
+    m->ndone = 0;
     munmap(ctx.arena.base, heap);
 }

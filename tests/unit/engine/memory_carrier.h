@@ -3,7 +3,8 @@
  * memory_carrier.h: an image in memory behind the engine's carrier, so that a session runs in a plain process.
  *
  * It keeps the rules of the ring as the VMM does (ring.c), and aborts where the engine breaks one.
- * Completions come back in reverse order of posting, to show that nothing depends on their order.
+ * Completions come back in reverse order of posting, to show that nothing depends on their order, and reads are carried out only
+ * then, as by a slow disk: into memory that must still be the reader's.
  */
 #ifndef MEMORY_CARRIER_H
 #define MEMORY_CARRIER_H
@@ -19,7 +20,10 @@ struct memory_image {
     uint8_t *epochs;           /* of each sector of view: the last that changed it; owned */
     bool checks;               /* the session is a check */
     struct vr_cqe done[VR_RING_ENTRIES];
+    struct vr_request late[VR_RING_ENTRIES]; /* reads among them, not carried out yet: op 0 = none */
     unsigned ndone;
+    bool oldest_first;         /* completions come in the order of posting instead */
+    const struct vr_arena *arena; /* of the session; NULL: none, memory is the test's */
     uint64_t fail_read_at;     /* a read that touches this byte fails; UINT64_MAX = none */
     uint32_t flags;            /* VR_BOOT_* */
     bool lose_writes;          /* planned writes are not seen by later reads */

@@ -210,6 +210,26 @@ static void test_a_read_error_changes_nothing(void **state)
     }
 }
 
+/* Of two tables the first cannot be read, and the other is on its way: into memory that must wait for it. */
+static void test_a_read_error_waits_for_what_is_in_flight(void **state)
+{
+    struct memory_image m;
+    struct vr_summary sum;
+
+    (void)state;
+    make_image();
+    vr_store64(image + 3 * CS + 8, VR_COPIED | 15 * CS);
+    image[2 * CS + 15 * 2 + 1] = 1;
+    for (unsigned first = 0; first < 2; first++) {
+        memory_image_open(&m, image, sizeof(image));
+        m.oldest_first = first;
+        m.fail_read_at = 4 * CS;
+        memory_session(&m, VR_MODE_CHECK, 8 << 20, &sum);
+        assert_int_equal(sum.status, VR_EIO);
+        memory_image_close(&m);
+    }
+}
+
 /* The refcounts that would have to rise lie behind the end of the file: there is nothing to correct in place. */
 static void test_a_cut_refcount_block_is_made_whole(void **state)
 {
@@ -362,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_a_pointer_into_metadata_is_not_followed),
         cmocka_unit_test(test_shared_clusters_are_named_and_made_safe),
         cmocka_unit_test(test_a_read_error_changes_nothing),
+        cmocka_unit_test(test_a_read_error_waits_for_what_is_in_flight),
         cmocka_unit_test(test_a_cut_refcount_block_is_made_whole),
         cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
