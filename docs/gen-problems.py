@@ -9,17 +9,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'problems.md'
-COLUMNS = ('symbol', 'code', 'severity', 'policy', 'scope', 'order', 'slug', 'spec', 'qemu', 'message')
+COLUMNS = ('symbol', 'code', 'severity', 'policy', 'flags', 'order', 'slug', 'spec', 'qemu', 'message')
 
 PASSES = {1: 'Header', 2: 'Refcount table', 3: 'Active map', 4: 'Snapshots', 5: 'Bitmaps', 6: 'Refcounts', 7: 'COPIED flags'}
 SEVERITIES = {'NOTE': 'note', 'LEAK': 'leak', 'CORRUPT': 'corruption', 'ERROR': 'check error', 'REFUSE': 'refusal',
               'OPEN': 'not an image that can be opened'}
+FLAGS = {'VR_KEEPS_LEAKS': 'While it stands, leaks are reported and kept: they may be what it has lost.',
+         'VR_UNSOUND': 'While it stands, no entry of a table is rewritten.',
+         'VR_SUSPECT': 'While it stands, leaks are reported and kept where one of them holds something, or is shared.',
+         'VR_BEHIND': 'The same; and where nothing else speaks for it, refcounts that are too low are not mended either.',
+         'VR_LOSSY': 'Its repair gives up what some tool could still have read.'}
 POLICIES = {'REPORT': 'reported, never changed', 'LEAKS': 'mended by `leaks` and `all`', 'ALL': 'mended by `all`'}
 
 # The preprocessor reads the table, so there is no second parser that could read it differently; a row becomes a list
 # that Python can read (neighbouring strings join in both languages).
-MACRO = '''#define VR_PROBLEM(sym, code, sev, pol, scope, order, slug, spec, qemu, msg) \\
-[#sym, code, #sev, #pol, scope, order, slug, spec, qemu, msg],
+MACRO = '''#define VR_PROBLEM(sym, code, sev, pol, flags, order, slug, spec, qemu, msg) \\
+[#sym, code, #sev, #pol, #flags, order, slug, spec, qemu, msg],
 #include "vr_problems.def"
 '''
 
@@ -60,8 +65,7 @@ def section(row):
     yield f'- In the specification: {row["spec"]}.'
     if row['qemu']:
         yield '- qemu-img says: ' + ' and '.join(f'`{line}`' for line in row['qemu'].splitlines())
-    if row['scope']:
-        yield '- What hangs under it was not followed. While it stands, leaks are reported and kept: they may be its data.'
+    yield from (f'- {FLAGS[flag]}' for flag in row['flags'].split(' | ') if flag != '0')
     yield ''
 
 

@@ -24,6 +24,7 @@ FIELDS = {"id", "name", "host", "guest", "guest_len", "index", "got", "want", "c
 FIELD = re.compile(r"\{(\w+)(?::(d|x|#x))?\}")
 FUNCTION_LINES, FILE_LINES, ARGUMENTS = 80, 600, 5
 SOURCES = (".c", ".h", ".def", ".S", ".lds", ".py", ".sh", ".build", "recipe")
+KEEPS = 1 | 8 | 16  # VR_KEEPS_LEAKS, VR_SUSPECT, VR_BEHIND
 # Rows that no image can raise, each with its reason. Printed at every run.
 # Functions whose arguments are somebody else's choice.
 GIVEN_SIGNATURES = {"stream_download_vol", "guard_upload_vol", "report_error"}  # libvirt's downloadVol slot
@@ -94,7 +95,7 @@ def check_snapshot(gate, rows, update):
 
 def check_cases(gate, rows, record_files):
     slugs = {row["slug"] for row in rows}
-    raised = {}
+    raised, beside_leak = {}, set()
     for name in sorted(os.listdir(os.path.join(HERE, "cases"))):
         with open(os.path.join(HERE, "cases", name, "recipe"), encoding="utf-8") as file:
             try:
@@ -105,10 +106,14 @@ def check_cases(gate, rows, record_files):
         for slug in set().union(*(recipe.raises[mode] for mode in MODES)):
             gate.need(slug in slugs, f"{name}: there is no row {slug}")
             raised.setdefault(slug, set()).add(name)
+        beside_leak |= {slug for mode in MODES if "leaked-cluster" in recipe.raises[mode] for slug in recipe.raises[mode]}
         gate.need(any(name == s or name.startswith(s + "-") for s in slugs | {"clean", "mixed", "rebuild"}),
                   f"{name}: is not called after a row, nor clean-..., mixed-..., rebuild-...")
         for difference in recipe.differs:
             gate.need(difference.reason.strip(), f"{name}: a difference without reason")
+    for row in rows:
+        if row["flags"] & KEEPS and row["severity"] not in ("REFUSE", "OPEN"):
+            gate.need(row["slug"] in beside_leak, f"{row['slug']}: keeps leaks, and no case has a leak beside it")
     check_raised(gate, slugs, raised, record_files)
 
 

@@ -20,9 +20,9 @@ int main(void)
     const char *comma = "";
 
     printf("[");
-#define VR_PROBLEM(sym, code, sev, pol, scope, order, slug, spec, qemu, msg)                    \
-    printf("%s\n{\"code\": %d, \"pass\": %d, \"scope\": %d, \"order\": %d, ", comma, code,      \
-           (code) >> 12, scope, order);                                                         \
+#define VR_PROBLEM(sym, code, sev, pol, flags, order, slug, spec, qemu, msg)                    \
+    printf("%s\n{\"code\": %d, \"pass\": %d, \"flags\": %u, \"order\": %d, ", comma, code,      \
+           (code) >> 12, flags, order);                                                         \
     put_string("symbol", #sym, ", ");                                                           \
     put_string("severity", #sev, ", ");                                                         \
     put_string("policy", #pol, ", ");                                                           \

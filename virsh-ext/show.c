@@ -85,8 +85,8 @@ static void print_left(const struct vol_repair_report *r)
     const char *what = r->mode == VOL_REPAIR_CHECK ? "found" : "left";
 
     if (r->verdict == VOL_REPAIR_LEAKS_REMAIN)
-        printf("has leaked space: %" PRId64 " cluster%s that nothing uses; that does no harm to its data.\n", r->leaks,
-               r->leaks == 1 ? "" : "s");
+        printf("has leaked space: %" PRId64 " cluster%s that nothing uses%s.\n", r->leaks, r->leaks == 1 ? "" : "s",
+               r->data_may_be_lost ? ", or that something did which is lost" : "; that does no harm to its data");
     else
         printf("is damaged: %" PRId64 " corruption%s %s.\n", r->corruptions, r->corruptions == 1 ? "" : "s", what);
 }
@@ -148,6 +148,10 @@ static void print_data(const struct vol_repair_report *r)
 {
     if (r->verdict == VOL_REPAIR_REFUSED || r->verdict == VOL_REPAIR_FAILED || r->mode == VOL_REPAIR_UNDO)
         return;
+    if (!r->ranges->len && !r->guest_bytes_affected && r->data_may_be_lost) {
+        printf("Data:     something that names data of the guest, of a snapshot or of a bitmap may be lost: see below.\n");
+        return;
+    }
     if (!r->ranges->len && !r->guest_bytes_affected) {
         printf("Data:     no damage reaches the data of the guest.\n");
         return;
@@ -364,6 +368,9 @@ static void print_next(const struct vol_repair_report *r, const struct shown *s)
     } else if (r->mode != VOL_REPAIR_UNDO && (r->ranges->len || r->guest_bytes_affected || r->snapshots->len)) {
         printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote:\n"
                "          restore that from a backup.\n");
+    } else if (r->data_may_be_lost) {
+        printf("Next:     compare what the guest reads with what it should, before anything writes to the volume: what looks\n"
+               "          unused may be its data.\n");
     } else {
         printf("Next:     nothing needs to be done.\n");
     }

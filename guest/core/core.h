@@ -189,6 +189,7 @@ struct vr_ctx {
     uint64_t stream_bytes;
     bool header_shared;     /* something else lies on the header as well */
     /* report.c */
+    uint32_t implied;       /* by what this walk found: VR_KEEPS_LEAKS ... */
     struct vr_record *batch;
     uint32_t batched;
     uint32_t sent[VR_P_COUNT];

@@ -3,8 +3,8 @@
 #include "core.h"
 
 const struct vr_row vr_rows[VR_P_COUNT] = {
-#define VR_PROBLEM(sym, code, sev, pol, scope, order, slug, spec, qemu, msg)                                           \
-    [VR_P_##sym] = {code, VR_SEV_##sev, VR_POL_##pol, scope},
+#define VR_PROBLEM(sym, code, sev, pol, flags, order, slug, spec, qemu, msg)                                           \
+    [VR_P_##sym] = {code, VR_SEV_##sev, VR_POL_##pol, flags},
 #include "vr_problems.def"
 #undef VR_PROBLEM
 };
@@ -47,6 +47,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
 
     if (ctx->would && (row->severity >= VR_SEV_REFUSE || p == VR_P_NEED_REBUILD))
         ctx->would->row = row->code;
+    ctx->implied |= row->flags;
     ctx->sum->found[ctx->walk][p] += f->count;
     if (d == VR_FIX)
         ctx->sum->fixed[p] += f->count;

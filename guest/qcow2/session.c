@@ -26,6 +26,7 @@ static enum vr_status walk(struct vr_ctx *ctx, enum vr_walk which)
         return VR_ENOMEM;
     reset_statistics(ctx->sum);
     memset(ctx->sent, 0, sizeof(ctx->sent));
+    ctx->implied = 0;
     for (unsigned i = 0; i < sizeof(passes) / sizeof(passes[0]); i++) {
         enum vr_status st = passes[i](ctx);
         if (st != VR_OK) {

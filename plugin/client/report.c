@@ -357,6 +357,7 @@ static bool take_counters(JsonObject *object, struct vol_repair_report *r)
            client_get_count(object, "leaks", &r->leaks) && client_get_count(object, "leaks-fixed", &r->leaks_fixed) &&
            client_get_count(object, "check-errors", &r->check_errors) &&
            client_get_count(object, "guest-bytes-affected", &r->guest_bytes_affected) &&
+           get_bool(object, "data-may-be-lost", &r->data_may_be_lost) &&
            client_get_count(object, "needed-bytes", &r->needed_bytes) &&
            get_object(object, "undo", &undo) && (!undo || copy_string(undo, "journal", &r->undo_journal)) &&
            get_object(object, "repair", &repair) &&

@@ -166,6 +166,7 @@ struct vol_repair_report {
     gboolean corrupt;            /* the image was marked corrupt when it was first read */
     gint64 corruptions, corruptions_fixed, leaks, leaks_fixed, check_errors;
     gint64 guest_bytes_affected;
+    gboolean data_may_be_lost;   /* a finding says that part of the map, or of what names it, may be lost */
     gint64 bytes_changed, clusters_freed;
     gint64 milliseconds;
     char *undo_journal; /* path on the daemon's host */

@@ -311,6 +311,8 @@ bool result_repair_changed(const struct result *res);
 uint64_t result_room_needed(const struct result *res);
 /* Whether an interrupted repair waits to be rolled back. */
 bool result_is_interrupted(const struct result *res);
+/* Whether a finding that is there at the end of the run says that part of the map, or of what names it, may be lost. */
+bool result_data_may_be_lost(const struct result *res);
 /* Whether the image has its corrupt bit at the end of the run: QEMU does not open it for writing. */
 bool result_is_corrupt(const struct result *res);
 /* After a failure: what became of the image, as the end of a sentence; "" in a check. */
@@ -341,7 +343,7 @@ GArray *result_snapshots(const struct result *res);
 
 struct row_words {
     uint32_t code;
-    uint8_t severity, policy, order;
+    uint8_t severity, policy, flags, order;
     const char *slug, *spec, *qemu, *message;
 };
 extern const struct row_words row_words[VR_P_COUNT];

@@ -5,10 +5,11 @@
 #include "front.h"
 
 const struct row_words row_words[VR_P_COUNT] = {
-#define VR_PROBLEM(sym, code_, sev, pol, scope, order_, slug_, spec_, qemu_, msg)                                      \
+#define VR_PROBLEM(sym, code_, sev, pol, flags_, order_, slug_, spec_, qemu_, msg)                                      \
     [VR_P_##sym] = {.code = (code_),                                                                                   \
                     .severity = VR_SEV_##sev,                                                                          \
                     .policy = VR_POL_##pol,                                                                            \
+                    .flags = (flags_),                                                                                 \
                     .order = (order_),                                                                                 \
                     .slug = slug_,                                                                                     \
                     .spec = spec_,                                                                                     \

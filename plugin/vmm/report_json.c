@@ -288,6 +288,8 @@ void report_add(struct json *b, const struct result *res)
     add_interrupted(b, &res->interrupted);
     json_add_notes(b, res->opt);
     add_unless_zero(b, "needed-bytes", result_room_needed(res));
+    if (result_data_may_be_lost(res))
+        json_add_bool(b, "data-may-be-lost", true);
     add_problems(b, res);
     json_add_ranges(b, res, VR_ROOT_ACTIVE);
     json_add_snapshots(b, res);

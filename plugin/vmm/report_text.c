@@ -68,6 +68,10 @@ static void print_data(const struct result *res)
 {
     g_autoptr(GArray) ranges = result_guest_ranges(res, VR_ROOT_ACTIVE);
 
+    if (!ranges->len && !res->summary.guest_bytes_hit && result_data_may_be_lost(res)) {
+        printf("Data:     something that names data of the guest, of a snapshot or of a bitmap may be lost: see below.\n");
+        return;
+    }
     if (!ranges->len && !res->summary.guest_bytes_hit) {
         printf("Data:     no damage reaches the data of the guest.\n");
         return;
@@ -216,6 +220,9 @@ static void print_next(const struct result *res)
     else if (hits_data(res))
         printf("Next:     what the guest reads at the addresses above, or in the snapshots, may not be what it wrote: restore\n"
                "          that from a backup.\n");
+    else if (result_data_may_be_lost(res))
+        printf("Next:     compare what the guest reads with what it should, before anything writes to the image: what looks\n"
+               "          unused may be its data.\n");
     else
         printf("Next:     nothing needs to be done.\n");
     if (res->undo_path)

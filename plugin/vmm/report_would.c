@@ -10,7 +10,7 @@ static const enum front_mode modes[] = {FRONT_LEAKS, FRONT_ALL};
 /* Rows whose mending gives something up that a tool could still have read. */
 static bool loses_something(int row)
 {
-    return row == VR_P_SNAP_DROPPED || row == VR_P_SNAP_DROPPED_BYTES || row == VR_P_SNAP_EXTRA_CUT;
+    return row_words[row].flags & VR_LOSSY;
 }
 
 static bool told(const struct result *res)

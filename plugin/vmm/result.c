@@ -210,6 +210,17 @@ bool result_is_interrupted(const struct result *res)
     return res->interrupted.journal && !res->interrupted.rolled_back;
 }
 
+bool result_data_may_be_lost(const struct result *res)
+{
+    const uint64_t *first = res->summary.found[VR_WALK_CHECK];
+    bool may_be = false;
+
+    /* No repair makes them untrue: a refcount that was too low is right now, and why it was is still not known. */
+    for (int row = 0; res->have_summary && row < VR_P_COUNT; row++)
+        may_be |= first[row] && (row_words[row].flags & (VR_KEEPS_LEAKS | VR_SUSPECT | VR_BEHIND));
+    return may_be;
+}
+
 bool result_is_corrupt(const struct result *res)
 {
     return res->have_summary && res->summary.found[result_last_walk(res)][VR_P_CORRUPT];

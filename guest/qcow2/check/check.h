@@ -25,6 +25,8 @@ enum vr_claim {
     VR_CLAIM_VISITED = 1 << 12,     /* an L2 table of several L1 entries, read in pass 3 already */
     VR_CLAIM_RELEASED = 1 << 13,    /* the plan has moved what was here: one reference goes, and that is no leak */
     VR_CLAIM_BITMAP = 1 << 14,      /* bitmap directory, bitmap table or bitmap data */
+    VR_CLAIM_COMPARED = 1 << 16,    /* an L2 table of several L1 entries, read in gaps.c already */
+    VR_CLAIM_SUSPECTED = 1 << 17,   /* the same, and once more */
     VR_CLAIM_PLANNED = 1 << 15,     /* new: its refcount is planned, which a walk that plans nothing does not read back */
 };
 #define VR_CLAIM_TABLE (VR_CLAIM_L2 | VR_CLAIM_SNAPSHOT_L2)
@@ -108,6 +110,13 @@ struct vr_snapshot_at {
  */
 #define VR_TOGETHER_SLACK (UINT64_C(64) << 20)
 
+/* A bitmap whose table has entries that are 0; its clusters. */
+struct vr_empty_bitmap {
+    uint32_t index;
+    uint64_t first, last;
+};
+#define VR_EMPTY_BITMAPS_MAX 256u
+
 struct vr_image {
     struct vr_header h;
     uint64_t cluster_size;
@@ -123,7 +132,11 @@ struct vr_image {
     uint64_t bitmaps_at;   /* where the bitmaps extension stands */
     bool has_bitmaps;
     struct vr_bitmaps bitmaps;
+    struct vr_empty_bitmap empty_bitmaps[VR_EMPTY_BITMAPS_MAX]; /* the first of them */
+    uint32_t nempty_bitmaps;
     bool implausible;      /* some entry of it is not what any program writes */
+    uint64_t behind_last;  /* where an entry seems to stand that the header does not count, 0 = none */
+    uint64_t behind_l1;    /* and its L1 table */
     bool data_file_named;  /* by its header extension */
     uint64_t luks_offset, luks_len; /* LUKS header and key material; 0, 0 = none */
     uint64_t dangling;     /* lowest cluster behind the end of the file that a pointer names, UINT64_MAX = none */
@@ -137,11 +150,11 @@ struct vr_image {
     struct vr_map_walk *map; /* of pass 3: what it put off */
     uint64_t highest;      /* largest cluster in use + 1, as qemu-img sees it: of those whose refcount can be read */
     uint64_t highest_unread; /* and of the others */
-    bool incomplete;       /* something could not be followed: what looks leaked may belong to it */
-    bool unsound;          /* pointers between structures contradict each other: entries are not rewritten */
     bool rebuild;          /* refcount structures are beyond correction in place */
     bool rebuild_planned;  /* new ones were planned: every refcount is known from now on */
     bool refcounts_lost;   /* some refcounts on disk are unknown, or not to be believed */
+    bool leaks_judged;     /* lost.c has said what may be behind them */
+    bool leaks_matter;     /* some hold something, or some map still names what has a reference too many */
     bool l1_contested;     /* the active L1 table, or a cluster it is said to have, may be something else */
     bool copied_matters;   /* some COPIED flag may be wrong */
 };
@@ -162,6 +175,19 @@ enum vr_status vr_judge_blocks(struct vr_ctx *ctx) VR_CHECKED;
 /* Reports what is wrong with entries of the snapshot table, and plans a new table. After the maps, before refcounts. */
 enum vr_status vr_settle_snapshots(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_pass_refcounts(struct vr_ctx *ctx) VR_CHECKED;
+/* lost.c: reports what shows that leaks are somebody's. No refcount was judged yet; block: the first of those with a wrong one. */
+enum vr_status vr_judge_leaks(struct vr_ctx *ctx, uint64_t block) VR_CHECKED;
+/* Whether something found so far says that what looks leaked may be somebody's. */
+static inline bool vr_keeps_leaks(const struct vr_ctx *ctx)
+{
+    return (ctx->implied & VR_KEEPS_LEAKS) ||
+           (ctx->img->leaks_matter && (ctx->implied & (VR_SUSPECT | VR_BEHIND)));
+}
+/* Whether nothing says so but refcounts that are too low. */
+static inline bool vr_only_behind(const struct vr_ctx *ctx)
+{
+    return vr_keeps_leaks(ctx) && !(ctx->implied & (VR_KEEPS_LEAKS | VR_SUSPECT));
+}
 enum vr_status vr_pass_copied(struct vr_ctx *ctx) VR_CHECKED;
 
 /* ---- refcounts on disk (pass2_reftable.c) -------------------------------------------------------------------------- */

@@ -25,7 +25,6 @@ void vr_note_foreign(struct vr_ctx *ctx, uint32_t owners, bool as_l1)
     /* An L1 table that is the refcount table has the refcount blocks for its L2 tables. */
     uint32_t blocks = VR_CLAIM_REFBLOCK | (as_l1 ? VR_CLAIM_REFTABLE : 0);
 
-    img->incomplete = img->unsound = true;
     /* A refcount block that may be a table is not written, nor given up for a new one, which would set it free. */
     if (owners & blocks)
         img->rebuild = img->refcounts_lost = true;

@@ -60,7 +60,7 @@ static void past_eof(struct vr_map_walk *w, const struct vr_finding *at, uint64_
     f.guest_len = entry & VR_ZERO ? 0 : ctx->img->cluster_size;
     vr_map_report(w, VR_P_L2E_PAST_EOF, &f);
     vr_note_dangling(ctx, f.got);
-    ctx->img->incomplete = ctx->img->copied_matters = true;
+    ctx->img->copied_matters = true;
 }
 
 /* What an entry of a data cluster names. With an external data file it is an offset there, and nobody's here. */
@@ -91,7 +91,6 @@ static void claim_run(struct vr_map_walk *w, const struct vr_finding *at, struct
         f.guest_len = ctx->img->cluster_size;
         vr_map_report(w, VR_P_COMPRESSED_PAST_EOF, &f);
         vr_note_dangling(ctx, vr_min(run.offset, ctx->file_size));
-        ctx->img->incomplete = true;
         return;
     }
     for (uint64_t c = run.offset >> cb; c <= (run.offset + run.len - 1) >> cb; c++) {
@@ -110,14 +109,13 @@ static void judge_compressed(struct vr_map_walk *w, const struct vr_finding *at,
 
     f.got = entry;
     f.want = run.offset;
+    f.guest_len = ctx->img->cluster_size;
     if (entry & VR_COPIED)
         vr_map_report(w, VR_P_COMPRESSED_COPIED, &f);
     f.got = entry & ~VR_COPIED;
-    f.guest_len = ctx->img->cluster_size;
     bool with_file = has(ctx, VR_INCOMPAT_DATA_FILE);
     if (with_file || bitmap != 0) {
         vr_map_report(w, with_file ? VR_P_COMPRESSED_DATA_FILE : VR_P_COMPRESSED_BITMAP, &f);
-        ctx->img->incomplete = true;
         return;
     }
     ctx->sum->allocated_clusters += w->active;
@@ -168,7 +166,6 @@ static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, 
      */
     bool garbage = entry & VR_L2_RESERVED;
 
-    ctx->img->incomplete |= garbage;
     if (zero && !garbage && vr_planning(ctx) && ctx->mode == VR_MODE_ALL && room_for_fix(w)) {
         w->fixes[w->nfixes++] = (struct vr_entry_fix){at->host, at->guest, entry, bitmap, at->count, at->root};
         return;
@@ -176,10 +173,8 @@ static void judge_unaligned(struct vr_map_walk *w, const struct vr_finding *at, 
     f.got = entry & VR_OFFSET_MASK;
     if (garbage || w->no_room)
         f.kept = VR_KEPT_DOUBTFUL;
-    if (!zero) {
+    if (!zero)
         f.guest_len = ctx->img->cluster_size;
-        ctx->img->incomplete = ctx->img->unsound = true;
-    }
     vr_map_report(w, zero ? VR_P_L2E_ZERO_UNALIGNED : VR_P_L2E_UNALIGNED, &f);
     keep_unaligned(w, at, entry);
 }
@@ -190,7 +185,7 @@ static enum vr_kept zero_entry_kept(const struct vr_ctx *ctx, uint64_t host)
     uint32_t others = VR_CLAIM_DATA | VR_CLAIM_COMPRESSED | (VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_TABLE);
 
     /* A table that is guest data as well, or a bitmap, may be just that: nothing is written through it. */
-    if (ctx->img->unsound || (vr_claims_at(ctx, host) & others))
+    if ((ctx->implied & VR_UNSOUND) || (vr_claims_at(ctx, host) & others))
         return VR_KEPT_DOUBTFUL;
     if (ctx->img->h.version < 3 && ctx->img->h.backing_offset != 0)
         return VR_KEPT_VERSION;
@@ -241,7 +236,6 @@ static void judge_unallocated(struct vr_map_walk *w, const struct vr_finding *at
     f.got = bitmap;
     f.guest_len = w->ctx->img->cluster_size;
     vr_map_report(w, VR_P_SUBCLUSTER_UNALLOCATED, &f);
-    w->ctx->img->incomplete = true;
 }
 
 static void judge_subclusters(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry, uint64_t bitmap)
@@ -272,11 +266,12 @@ void vr_judge_l2_entry(struct vr_map_walk *w, const struct vr_finding *at, uint6
         vr_map_report(w, VR_P_L2E_RESERVED, &f);
     if (type == VR_L2_UNALLOCATED)
         judge_unallocated(w, at, bitmap);
-    if (type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN) {
-        /* Nobody writes such an entry: what was there may have named a cluster. */
-        img->incomplete |= (entry & VR_L2_RESERVED) != 0;
-        return;
+    if ((type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN) && (entry & VR_COPIED)) {
+        f.guest_len = img->cluster_size;
+        vr_map_report(w, VR_P_L2E_COPIED_EMPTY, &f);
     }
+    if (type == VR_L2_UNALLOCATED || type == VR_L2_ZERO_PLAIN)
+        return;
     judge_subclusters(w, at, entry, bitmap);
     if ((entry & VR_OFFSET_MASK) % img->cluster_size != 0) {
         img->copied_matters = true;

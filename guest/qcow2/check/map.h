@@ -17,7 +17,8 @@ struct vr_entry_fix {
     uint32_t root;
 };
 
-#define VR_PARENTS_MAX 1024u
+#define VR_PARENTS_MAX  1024u
+#define VR_PARENTS_WORK (UINT64_C(1) << 24) /* L1 entries read to find them, in one walk; for tables behind that one finding stands for all */
 
 struct vr_parent {
     uint32_t root;
@@ -29,6 +30,7 @@ struct vr_map_walk {
     struct vr_parent *parents; /* of the table at parents_of; VR_PARENTS_MAX, once there is one */
     uint32_t nparents;
     uint64_t parents_of;       /* host offset, 0 = none yet */
+    uint64_t parents_work;     /* L1 entries read so far */
     uint64_t table;            /* host offset of the table at hand */
     uint64_t tables;           /* L1 entries that name it */
     uint64_t plain_clusters;   /* clusters that lie wholly in the file; 0: the image has no plain entries */

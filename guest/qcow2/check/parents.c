@@ -18,6 +18,7 @@ static enum vr_status collect(struct vr_map_walk *w, uint64_t table)
     w->nparents = 0;
     for (uint32_t root = 0; root < ctx->img->nroots && w->nparents < VR_PARENTS_MAX; root++) {
         vr_l1_start(&l1, root);
+        w->parents_work += ctx->img->roots[root].l1_size;
         while (w->nparents < VR_PARENTS_MAX && vr_l1_next(&l1, &index, &entry))
             if ((entry & VR_OFFSET_MASK) == table)
                 w->parents[w->nparents++] = (struct vr_parent){root, index};
@@ -34,7 +35,9 @@ enum vr_decision vr_map_report(struct vr_map_walk *w, enum vr_problem row, const
     enum vr_decision d = VR_KEEP;
 
     /* Where no record is sent, only the number counts. */
-    if (f->count != w->tables || w->tables < 2 || ctx->sent[row] >= ctx->examples || ctx->would)
+    if (f->count != w->tables || w->tables < 2 || vr_report_enough(ctx, row))
+        return vr_report(ctx, row, f);
+    if (w->parents_of != w->table && w->parents_work >= VR_PARENTS_WORK)
         return vr_report(ctx, row, f);
     if (w->parents_of != w->table && collect(w, w->table) != VR_OK)
         return vr_report(ctx, row, f);

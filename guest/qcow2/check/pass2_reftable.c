@@ -28,7 +28,6 @@ static void claim_fixed(struct vr_ctx *ctx)
         vr_report(ctx, VR_P_L1_PAST_EOF, &f);
         /* A file that ends less than a cluster before the table's end has the table, as qemu sees it. */
         vr_note_dangling(ctx, img->h.l1_offset - (l1_bytes < img->cluster_size ? img->cluster_size - l1_bytes : 0));
-        img->incomplete = img->unsound = true;
     } else {
         vr_claim_region(ctx, img->h.l1_offset, l1_bytes, VR_CLAIM_L1);
     }
@@ -60,15 +59,12 @@ static enum vr_status claim_luks(struct vr_ctx *ctx)
     if (vr_region_past_eof(ctx, img->luks_offset, img->luks_len)) {
         vr_report(ctx, VR_P_LUKS_PAST_EOF, &f);
         vr_note_dangling(ctx, vr_min(img->luks_offset, ctx->file_size));
-        img->incomplete = true;
         return VR_OK;
     }
     vr_claim_region(ctx, img->luks_offset, img->luks_len, VR_CLAIM_LUKS);
     VR_TRY(vr_read(ctx, img->luks_offset, buf, VR_LUKS_HEADER));
-    if (!vr_luks_sound(buf, img->luks_len)) {
+    if (!vr_luks_sound(buf, img->luks_len))
         vr_report(ctx, VR_P_LUKS_UNSOUND, &f);
-        img->incomplete = true;
-    }
     return VR_OK;
 }
 

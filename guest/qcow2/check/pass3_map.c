@@ -46,10 +46,8 @@ static void judge_l1_entry(struct vr_ctx *ctx, uint32_t root, uint64_t index, ui
         f.guest_len = past ? 0 : f.guest_len; /* counted already */
         vr_report(ctx, VR_P_L1E_UNALIGNED, &f);
     }
-    if (past || unaligned) {
-        img->incomplete = img->unsound = true;
+    if (past || unaligned)
         return;
-    }
     if (vr_claims_at(ctx, offset) & VR_CLAIM_METADATA & ~(uint32_t)VR_CLAIM_TABLE) {
         /* Its owner's claim protects the target; one more would only make the owner look damaged. */
         vr_report(ctx, VR_P_L1E_FOREIGN, &f);

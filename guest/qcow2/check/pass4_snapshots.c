@@ -48,9 +48,20 @@ static enum vr_status judge_place(struct vr_ctx *ctx, uint32_t *number)
         f.host = VR_HEADER_SNAPSHOTS_AT;
         f.got = h->snapshots_offset;
         vr_report(ctx, VR_P_SNAP_UNCOUNTED, &f);
-        ctx->img->incomplete = true;
     }
     return VR_OK;
+}
+
+/* One flipped bit in a length does this. The snapshots behind it are there, and where they begin is not known. */
+static enum vr_status refuse_broken(struct vr_ctx *ctx, uint32_t i, uint64_t end)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.host = end;
+    f.index = i;
+    f.got = ctx->img->h.snapshots - i;
+    vr_report(ctx, VR_P_SNAP_TABLE_BROKEN, &f);
+    return VR_EREFUSED;
 }
 
 static enum vr_status read_entry(struct vr_window *t, uint32_t i, uint64_t at)
@@ -63,6 +74,8 @@ static enum vr_status read_entry(struct vr_window *t, uint32_t i, uint64_t at)
     *e = (struct vr_snapshot_at){.at = at, .s = vr_snapshot_decode(p)};
     e->short_extra = img->h.version >= 3 && e->s.extra_size < VR_SNAPSHOT_EXTRA_V3;
     e->long_extra = e->s.extra_size > VR_SNAPSHOT_EXTRA_MAX;
+    if (e->s.extra_size > VR_SNAPSHOT_EXTRA_ODD)
+        return refuse_broken(t->ctx, i, at + vr_snapshot_bytes(&e->s));
     if (e->long_extra && !may_mend(t->ctx))
         return refuse(t->ctx, VR_P_SNAP_EXTRA_LARGE, i, e->s.extra_size, VR_SNAPSHOT_EXTRA_MAX);
     return VR_OK;
@@ -81,6 +94,8 @@ static enum vr_status read_table(struct vr_window *t, uint32_t number)
         VR_TRY(read_entry(t, i, at));
         at += vr_snapshot_bytes(&img->snapshots[i].s);
         if (at - start > VR_SNAPSHOT_TABLE_MAX) {
+            if (at > t->ctx->file_size)
+                return refuse_broken(t->ctx, i, at);
             if (!may_mend(t->ctx))
                 return refuse(t->ctx, VR_P_SNAP_TABLE_BYTES, i, img->h.snapshots - i, 0);
             break;
@@ -112,7 +127,6 @@ static bool claim_table(struct vr_ctx *ctx)
     if (vr_region_past_eof(ctx, f.host, f.got)) {
         vr_report(ctx, VR_P_SNAP_TABLE_PAST_EOF, &f);
         vr_note_dangling(ctx, vr_min(f.host, ctx->file_size));
-        img->incomplete = true;
         return true;
     }
     if (owners_of(ctx, f.host, f.got, 0) != 0) {
@@ -133,6 +147,47 @@ static bool implausible(const struct vr_image *img, const struct vr_snapshot *s)
 
     return (s->id_len == 0 && s->name_len == 0) || (s->l1_size == 0 && img->h.virtual_size != 0) ||
            s->l1_size < s->disk_size / table + (s->disk_size % table != 0);
+}
+
+/* An id is a number, or at least ASCII; a name is any text. A length that is wrong shows what is no text at all. */
+static enum vr_status is_text(struct vr_window *t, uint64_t at, uint32_t len, uint8_t most, bool *text)
+{
+    for (uint32_t i = 0; i < len && *text; i++) {
+        const uint8_t *p;
+        VR_TRY(vr_window_look(t, at + i, 1, &p));
+        *text = *p >= 0x20 && *p != 0x7f && *p <= most;
+    }
+    return VR_OK;
+}
+
+static enum vr_status names_are_text(struct vr_window *t, uint64_t at, const struct vr_snapshot *s, bool *text)
+{
+    uint64_t id_at = at + VR_SNAPSHOT_FIXED + s->extra_size;
+
+    *text = true;
+    VR_TRY(is_text(t, id_at, s->id_len, 0x7e, text));
+    return is_text(t, id_at + s->id_len, s->name_len, 0xff, text);
+}
+
+/* Whether the bytes behind the last entry are one more: of the header's count, one bit may be wrong. */
+static enum vr_status look_behind(struct vr_window *t)
+{
+    struct vr_image *img = t->ctx->img;
+    uint64_t at = (img->h.snapshots_offset + img->snapshots_end + 7) & ~UINT64_C(7);
+    const uint8_t *p;
+    bool text;
+
+    if (at >= t->ctx->file_size)
+        return VR_OK;
+    VR_TRY(vr_window_look(t, at, VR_SNAPSHOT_FIXED + VR_SNAPSHOT_EXTRA_V3, &p));
+    struct vr_snapshot s = vr_snapshot_decode(p);
+    if (s.id_len == 0 || s.l1_size == 0 || s.l1_size > VR_L1_ENTRIES_MAX || s.extra_size > VR_SNAPSHOT_EXTRA_MAX ||
+        implausible(img, &s) || s.l1_offset == 0 || s.l1_offset % img->cluster_size != 0 || s.l1_offset >= t->ctx->file_size)
+        return VR_OK;
+    VR_TRY(names_are_text(t, at, &s, &text));
+    img->behind_last = text ? at : 0;
+    img->behind_l1 = s.l1_offset;
+    return VR_OK;
 }
 
 /* The row that says why an L1 table cannot be followed, or VR_P_COUNT. */
@@ -170,7 +225,7 @@ static void report_l1(struct vr_ctx *ctx, uint32_t i, enum vr_problem row)
     if (row == VR_P_SNAP_L1_TOGETHER)
         f.got = img->snapshot_l1_bytes + (uint64_t)s->l1_size * 8;
     vr_report(ctx, row, &f);
-    img->roots[i + 1].skipped = img->incomplete = true;
+    img->roots[i + 1].skipped = true;
     if (row == VR_P_SNAP_L1_FOREIGN)
         vr_note_foreign(ctx, owners_of(ctx, s->l1_offset, (uint64_t)s->l1_size * 8, VR_CLAIM_L1), true);
 }
@@ -197,7 +252,10 @@ static enum vr_status judge_snapshot(struct vr_window *t, uint32_t i)
     const struct vr_snapshot *s = &img->snapshots[i].s;
     struct vr_finding f = vr_finding_none();
     enum vr_problem row = judge_l1(ctx, s);
-    bool strange = implausible(img, s);
+    bool text, strange;
+
+    VR_TRY(names_are_text(t, img->snapshots[i].at, s, &text));
+    strange = implausible(img, s) || !text;
 
     img->roots[i + 1] = (struct vr_root){.l1_offset = s->l1_offset, .l1_size = s->l1_size};
     if (ctx->walk != VR_WALK_VERIFY && (i < NAMES_SENT || strange || row != VR_P_COUNT))
@@ -207,7 +265,7 @@ static enum vr_status judge_snapshot(struct vr_window *t, uint32_t i)
         f.index = i;
         f.root = i + 1;
         vr_report(ctx, VR_P_SNAP_IMPLAUSIBLE, &f);
-        img->incomplete = img->implausible = true;
+        img->implausible = true;
     }
     if (row != VR_P_COUNT)
         report_l1(ctx, i, row);
@@ -253,6 +311,8 @@ enum vr_status vr_pass_snapshots(struct vr_ctx *ctx)
         return VR_OK;
     for (uint32_t i = 0; i < img->nsnapshots; i++)
         VR_TRY(judge_snapshot(&t, i));
+    if (img->nsnapshots == img->h.snapshots)
+        VR_TRY(look_behind(&t));
     img->nroots = img->nsnapshots + 1;
     return img->refs.full ? VR_ENOMEM : VR_OK;
 }

@@ -160,7 +160,6 @@ static void claim(struct walk *w, uint32_t i, uint64_t offset, uint64_t len)
     if (vr_region_past_eof(ctx, offset, len)) {
         vr_report(ctx, VR_P_BITMAP_PAST_EOF, &f);
         vr_note_dangling(ctx, vr_min(offset, ctx->file_size));
-        img->incomplete = true;
         return;
     }
     for (uint64_t at = offset; at < offset + len; at += img->cluster_size)
@@ -170,15 +169,31 @@ static void claim(struct walk *w, uint32_t i, uint64_t offset, uint64_t len)
     vr_claim_region(ctx, offset, len, VR_CLAIM_BITMAP);
 }
 
+/* gaps.c looks at it, where something leaks. */
+static void note_empty(struct vr_image *img, uint32_t i, const struct vr_bitmap *b)
+{
+    uint64_t end = b->table_offset + (uint64_t)b->table_size * 8;
+
+    if (img->nempty_bitmaps == VR_EMPTY_BITMAPS_MAX)
+        return;
+    img->empty_bitmaps[img->nempty_bitmaps++] =
+        (struct vr_empty_bitmap){i, b->table_offset >> img->h.cluster_bits, (end - 1) >> img->h.cluster_bits};
+}
+
 static enum vr_status claim_bitmap(struct walk *w, uint32_t i, const struct vr_bitmap *b)
 {
+    bool empty = false;
+
     claim(w, i, b->table_offset, (uint64_t)b->table_size * 8);
     for (uint64_t j = 0; j < b->table_size; j++) {
         uint64_t entry;
         VR_TRY(table_entry(w, b, j, &entry));
         if (entry & VR_OFFSET_MASK)
             claim(w, i, entry & VR_OFFSET_MASK, w->ctx->img->cluster_size);
+        empty |= entry == 0;
     }
+    if (empty)
+        note_empty(w->ctx->img, i, b);
     return VR_OK;
 }
 

@@ -20,6 +20,7 @@ struct compare {
     uint64_t lo, hi;      /* entries changed in it: [lo, hi), empty where lo >= hi */
     bool falls;
     bool in_place;        /* corrections go into the blocks that are there */
+    bool stopped;         /* at the first wrong refcount of all, before it is judged */
 };
 
 /* Clusters in use whose refcounts have no block: in mode all that is known before anything is planned in place. */
@@ -92,6 +93,9 @@ static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, ui
 
     if (ctx->would && (ref.claims & VR_CLAIM_PLANNED))
         return;
+    cmp->stopped = !img->leaks_judged;
+    if (cmp->stopped)
+        return;
     if ((ref.claims & VR_CLAIM_RELEASED) && on_disk == ref.count + 1) {
         img->copied_matters = true;
         put_refcounts(cmp, cluster, n, on_disk, ref.count);
@@ -104,7 +108,9 @@ static void judge_clusters(struct compare *cmp, uint64_t cluster, uint64_t n, ui
     f.count = n;
     if (ref.claims & VR_CLAIM_DOUBTFUL)
         f.kept = VR_KEPT_DOUBTFUL;
-    else if (p == VR_P_LEAK && img->incomplete && !(ctx->flags & VR_BOOT_FORCE_LEAKS))
+    else if (p != VR_P_LEAK && cmp->data && vr_only_behind(ctx) && !(ctx->flags & VR_BOOT_FORCE_LEAKS))
+        f.kept = VR_KEPT_DOUBTFUL;
+    else if (p == VR_P_LEAK && vr_keeps_leaks(ctx) && !(ctx->flags & VR_BOOT_FORCE_LEAKS))
         f.kept = VR_KEPT_INCOMPLETE;
     if (p == VR_P_REF_ZERO && (ctx->mode == VR_MODE_LEAKS || !cmp->data))
         img->rebuild = true;
@@ -198,7 +204,7 @@ static void compare_one(struct compare *cmp, uint64_t cluster)
         judge_clusters(cmp, cluster, 1, on_disk, ref);
 }
 
-static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
+static enum vr_status compare_block(struct compare *cmp, uint64_t first, uint64_t count)
 {
     bool eights = !cmp->data || cmp->ctx->img->h.refcount_order == 4;
 
@@ -206,12 +212,17 @@ static void compare_block(struct compare *cmp, uint64_t first, uint64_t count)
     cmp->lo = UINT64_MAX;
     cmp->hi = 0;
     cmp->falls = false;
-    for (uint64_t i = 0; i < count; i++) {
-        if (eights && i % 8 == 0 && i + 8 <= count && compare_eight(cmp, first + i))
-            i += 7;
-        else
+    for (uint64_t i = 0, n; i < count; i += n) {
+        n = eights && i % 8 == 0 && i + 8 <= count && compare_eight(cmp, first + i) ? 8 : 1;
+        if (n == 1)
             compare_one(cmp, first + i);
+        if (!cmp->stopped)
+            continue;
+        VR_TRY(vr_judge_leaks(cmp->ctx, first / cmp->ctx->img->block_entries));
+        cmp->stopped = false;
+        n = 0; /* once more, and now it is judged */
     }
+    return VR_OK;
 }
 
 /* A block that cannot be read: every refcount in it is unknown. */
@@ -258,16 +269,16 @@ static bool next_block(void *arg, struct vr_block *b)
     return false;
 }
 
-static void compare_absent(struct compare *cmp, uint64_t block)
+static enum vr_status compare_absent(struct compare *cmp, uint64_t block)
 {
     const struct vr_image *img = cmp->ctx->img;
 
     if (!vr_refcount_known(img, block * img->block_entries)) {
         unreadable_block(cmp, block * img->block_entries, clusters_in(cmp, block));
-        return;
+        return VR_OK;
     }
     cmp->data = NULL;
-    compare_block(cmp, block * img->block_entries, clusters_in(cmp, block));
+    return compare_block(cmp, block * img->block_entries, clusters_in(cmp, block));
 }
 
 static enum vr_status compare_all(struct compare *cmp)
@@ -281,11 +292,11 @@ static enum vr_status compare_all(struct compare *cmp)
     for (;;) {
         VR_TRY(vr_stream_get(&s, &b));
         for (uint64_t upto = b.data ? b.tag : cmp->blocks; done < upto; done++)
-            compare_absent(cmp, done);
+            VR_TRY(compare_absent(cmp, done));
         if (!b.data)
             return VR_OK;
         cmp->data = b.data;
-        compare_block(cmp, b.tag * ctx->img->block_entries, clusters_in(cmp, b.tag));
+        VR_TRY(compare_block(cmp, b.tag * ctx->img->block_entries, clusters_in(cmp, b.tag)));
         VR_TRY(plan_block(cmp, b.offset));
         if (++done % 64 == 0)
             vr_progress(ctx, VR_PASS_REFCOUNTS, done, cmp->blocks);

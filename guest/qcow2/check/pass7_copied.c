@@ -65,7 +65,8 @@ static bool judge_flag(struct copied *c, enum vr_problem p, struct vr_finding *f
     f->got = entry;
     f->want = refcount;
     f->root = VR_ROOT_ACTIVE;
-    f->kept = c->foreign || c->contested ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
+    /* Of a cluster of the file that has no refcount it is the refcount that is wrong, and was left alone. */
+    f->kept = c->foreign || c->contested || (refcount == 0 && cluster < img->clusters) ? VR_KEPT_DOUBTFUL : copied_kept(ctx, offset);
     if (vr_report(ctx, p, f) == VR_FIX)
         return true; /* what comes to the table by another entry finds it mended */
     f->count = c->times - 1;

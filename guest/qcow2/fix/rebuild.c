@@ -146,12 +146,21 @@ static void settle_findings(struct vr_ctx *ctx, uint64_t offset, uint64_t n)
     each_old(ctx, report_freed);
 }
 
+/* Whether new refcount structures would take away what shows that leaks may be somebody's. */
+static bool hides_what_keeps_leaks(const struct vr_ctx *ctx)
+{
+    const uint64_t *found = ctx->sum->found[ctx->walk];
+
+    return vr_keeps_leaks(ctx) && !(ctx->flags & VR_BOOT_FORCE_LEAKS) &&
+           (vr_only_behind(ctx) || found[VR_P_DATA_ON_METADATA] || found[VR_P_BITMAP_OVERLAP]);
+}
+
 enum vr_status vr_rebuild(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
     uint64_t offset;
 
-    if (img->incomplete && img->refcounts_lost)
+    if (((ctx->implied & VR_KEEPS_LEAKS) && img->refcounts_lost) || hides_what_keeps_leaks(ctx))
         return refuse(ctx, VR_P_REBUILD_UNSAFE, 0);
     each_old(ctx, drop);
     struct layout l = lay_out(img, vr_room_base(ctx));

@@ -74,7 +74,7 @@ static bool device_has_room(const struct vr_ctx *ctx, uint64_t end)
 {
     const struct vr_image *img = ctx->img;
 
-    return img->highest != 0 && !img->incomplete && end <= ctx->file_size >> img->h.cluster_bits;
+    return img->highest != 0 && !(ctx->implied & VR_KEEPS_LEAKS) && end <= ctx->file_size >> img->h.cluster_bits;
 }
 
 enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
@@ -84,7 +84,7 @@ enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
     bool device = ctx->flags & VR_BOOT_DEVICE;
 
     *offset = 0;
-    if (end <= VR_OFFSET_MAX >> img->h.cluster_bits && device && img->highest != 0 && !img->incomplete)
+    if (end <= VR_OFFSET_MAX >> img->h.cluster_bits && device && img->highest != 0 && !(ctx->implied & VR_KEEPS_LEAKS))
         room_lacks(ctx, end << img->h.cluster_bits);
     if (end > VR_OFFSET_MAX >> img->h.cluster_bits || !(device ? device_has_room(ctx, end) : file_has_room(ctx, end)))
         return VR_OK;

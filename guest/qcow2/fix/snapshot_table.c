@@ -172,7 +172,7 @@ static enum vr_status judge(struct vr_ctx *ctx, enum vr_kept *kept, uint64_t *of
     *kept = VR_KEPT_NO;
     if (!vr_planning(ctx) || ctx->mode != VR_MODE_ALL)
         return VR_OK;
-    if (img->implausible || img->unsound || vr_region_past_eof(ctx, img->h.snapshots_offset, img->snapshots_end)) {
+    if (img->implausible || (ctx->implied & VR_UNSOUND) || vr_region_past_eof(ctx, img->h.snapshots_offset, img->snapshots_end)) {
         *kept = VR_KEPT_DOUBTFUL;
         return VR_OK;
     }
@@ -231,6 +231,23 @@ static void report_dropped(struct vr_ctx *ctx, enum vr_problem row, struct vr_fi
         vr_report(ctx, row, &f);
 }
 
+/* What QEMU leaves behind a table that has become shorter is not in use any more. */
+static enum vr_status report_behind_last(struct vr_ctx *ctx)
+{
+    struct vr_image *img = ctx->img;
+    struct vr_finding f = vr_finding_none();
+    uint64_t refcount;
+
+    if (img->behind_last == 0 || vr_claims_at(ctx, img->behind_l1) != 0)
+        return VR_OK;
+    VR_TRY(vr_refcount_read(ctx, img->behind_l1 >> img->h.cluster_bits, &refcount));
+    f.host = img->behind_last;
+    f.index = img->nsnapshots;
+    if (refcount != 0)
+        vr_report(ctx, VR_P_SNAP_BEHIND_LAST, &f);
+    return VR_OK;
+}
+
 enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
 {
     struct vr_image *img = ctx->img;
@@ -238,6 +255,7 @@ enum vr_status vr_settle_snapshots(struct vr_ctx *ctx)
     uint64_t many = img->h.snapshots - vr_min(img->h.snapshots, VR_SNAPSHOTS_MAX), offset = 0;
     bool shorts = false, longs = false;
 
+    VR_TRY(report_behind_last(ctx));
     dropped.count = img->h.snapshots - img->nsnapshots;
     for (uint32_t i = 0; i < img->nsnapshots; i++) {
         shorts |= img->snapshots[i].short_extra;

@@ -27,6 +27,7 @@
 #define VR_AUTOCLEAR_BITMAPS    (UINT64_C(1) << 0)
 #define VR_AUTOCLEAR_DATA_RAW   (UINT64_C(1) << 1)
 #define VR_HEADER_INCOMPAT_AT   72u /* incompatible features, 8 bytes */
+#define VR_HEADER_AUTOCLEAR_AT  88u /* autoclear features, 8 bytes */
 #define VR_HEADER_REFTABLE_AT   48u /* offset, 8 bytes, and clusters, 4 bytes, of the refcount table */
 #define VR_HEADER_SNAPSHOTS_AT  60u /* number, 4 bytes, and offset, 8 bytes, of the snapshot table */
 #define VR_CRYPT_LUKS           2u
@@ -143,6 +144,7 @@ bool vr_bitmap_entry_sound(uint64_t entry, uint64_t cluster_size);
 
 #define VR_SNAPSHOTS_MAX        65536u
 #define VR_SNAPSHOT_EXTRA_MAX   1024u /* bytes of extra data that QEMU accepts */
+#define VR_SNAPSHOT_EXTRA_ODD   65536u /* bytes of extra data that no program has ever written */
 #define VR_SNAPSHOT_EXTRA_V3    16u   /* bytes of extra data that version 3 demands */
 #define VR_SNAPSHOT_EXTRA_NEW   24u   /* bytes that a table written anew gives every entry at least */
 #define VR_SNAPSHOT_FIXED       40u

@@ -109,7 +109,7 @@ static const char golden[] =
     "    },\n"
     "    \"versions\": {\n"
     "        \"vol-repair\": \"" VR_VERSION "\",\n"
-    "        \"abi\": 4\n"
+    "        \"abi\": 5\n"
     "    }\n"
     "}\n";
 
