@@ -72,6 +72,8 @@ static enum vr_status run(struct vr_ctx *ctx)
         VR_TRY(vr_bits_mark(ctx, &bits));
         VR_TRY(walk(ctx, VR_WALK_VERIFY));
         VR_TRY(vr_verify(ctx));
+    } else {
+        VR_TRY(vr_bits_end_unknown(ctx, &bits));
     }
     VR_TRY(vr_bits_settle(ctx, &bits, ctx->planned ? VR_WALK_VERIFY : VR_WALK_CHECK));
     struct vr_request commit = {.op = VR_OP_COMMIT};

@@ -13,6 +13,8 @@ static void count_bits(struct vr_ctx *ctx, struct vr_would *w, bool planned)
         w->mended[VR_P_DIRTY] = found[VR_P_DIRTY];
         w->mended[VR_P_CORRUPT] = ctx->mode == VR_MODE_ALL ? found[VR_P_CORRUPT] : 0;
     }
+    if (planned || w->mended[VR_P_DIRTY] || w->mended[VR_P_CORRUPT])
+        w->mended[VR_P_AUTOCLEAR_UNKNOWN] = found[VR_P_AUTOCLEAR_UNKNOWN];
     w->bytes += vr_bits_bytes(ctx, &bits, w->mended[VR_P_DIRTY] || w->mended[VR_P_CORRUPT], planned);
 }
 

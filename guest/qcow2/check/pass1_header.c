@@ -146,6 +146,10 @@ static void note_bits(struct vr_ctx *ctx)
         vr_report(ctx, VR_P_DIRTY, &f);
     if (f.got & VR_INCOMPAT_CORRUPT)
         vr_report(ctx, VR_P_CORRUPT, &f);
+    f.host = VR_HEADER_AUTOCLEAR_AT;
+    f.got = ctx->img->h.autoclear & ~VR_AUTOCLEAR_KNOWN;
+    if (f.got != 0)
+        vr_report(ctx, VR_P_AUTOCLEAR_UNKNOWN, &f);
 }
 
 static void fill_image(struct vr_ctx *ctx)

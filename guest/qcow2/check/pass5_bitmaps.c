@@ -12,10 +12,21 @@
  */
 #include "check.h"
 
+#define VR_COMPARED_MAX (UINT64_C(1) << 26)
+
+struct name_at {
+    uint64_t digest, at; /* at: where the name stands, 0 = free */
+    uint16_t len;
+};
+
 struct walk {
     struct vr_ctx *ctx;
     struct vr_window dir, table;
+    struct name_at *names; /* of all bitmaps of the directory, by their digests */
+    uint64_t slots;
+    uint64_t compared; /* slots and bytes of names */
     enum vr_status (*each)(struct walk *w, uint32_t i, const struct vr_bitmap *b);
+    uint64_t at;           /* of the entry that each() is called for */
     uint64_t table_bytes; /* of all tables so far */
 };
 
@@ -27,6 +38,18 @@ static enum vr_status refuse(struct vr_ctx *ctx, enum vr_problem row, uint32_t i
     f.index = index;
     f.root = VR_ROOT_BITMAPS + index;
     vr_report(ctx, row, &f);
+    return VR_EREFUSED;
+}
+
+static enum vr_status refuse_size(struct walk *w, uint32_t i, const struct vr_bitmap *b)
+{
+    struct vr_finding f = vr_finding_none();
+
+    f.host = w->at;
+    f.index = i;
+    f.root = VR_ROOT_BITMAPS + i;
+    f.got = b->table_size;
+    vr_report(w->ctx, VR_P_BITMAP_SIZE, &f);
     return VR_EREFUSED;
 }
 
@@ -80,6 +103,7 @@ static enum vr_status walk_directory(struct walk *w)
     for (; at < end; i++) {
         struct vr_bitmap b;
         VR_TRY(judge_entry(w, i, at, end, &b));
+        w->at = at;
         enum vr_status st = w->each ? w->each(w, i, &b) : VR_OK;
         if (st == VR_EREFUSED)
             VR_TRY(send_name(w, i, &b, at));
@@ -107,20 +131,84 @@ static enum vr_status table_entry(struct walk *w, const struct vr_bitmap *b, uin
     return VR_OK;
 }
 
+/* ---- names: QEMU keeps bitmaps by them ---- */
+
+static enum vr_status digest_of(struct walk *w, struct name_at *n)
+{
+    n->digest = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (uint32_t i = 0; i < n->len; i++) {
+        const uint8_t *p;
+        VR_TRY(vr_window_look(&w->dir, n->at + i, 1, &p));
+        n->digest = (n->digest ^ *p) * UINT64_C(0x100000001b3);
+    }
+    return VR_OK;
+}
+
+static enum vr_status same_name(struct walk *w, const struct name_at *a, const struct name_at *b, bool *same)
+{
+    *same = a->digest == b->digest && a->len == b->len;
+    for (uint32_t i = 0; *same && i < a->len; i++) {
+        const uint8_t *p;
+        VR_TRY(vr_window_look(&w->dir, a->at + i, 1, &p));
+        uint8_t one = *p;
+        VR_TRY(vr_window_look(&w->dir, b->at + i, 1, &p));
+        *same = one == *p;
+        w->compared++;
+    }
+    return VR_OK;
+}
+
+/*
+ * Whether a bitmap before this one has its name. Ends: half of the slots are free at least. Names that are made to have
+ * one digest would take quadratic time: after VR_COMPARED_MAX no name is looked for any more.
+ */
+static enum vr_status name_is_taken(struct walk *w, const struct vr_bitmap *b, bool *taken)
+{
+    struct name_at n = {.at = w->at + VR_BITMAP_FIXED + b->extra_size, .len = b->name_len};
+    uint64_t i;
+
+    *taken = false;
+    VR_TRY(digest_of(w, &n));
+    for (i = n.digest & (w->slots - 1); w->names[i].at != 0 && !*taken; i = (i + 1) & (w->slots - 1)) {
+        if (w->compared++ > VR_COMPARED_MAX)
+            return VR_OK;
+        VR_TRY(same_name(w, &w->names[i], &n, taken));
+    }
+    if (!*taken)
+        w->names[i] = n;
+    return VR_OK;
+}
+
+static enum vr_status open_names(struct walk *w)
+{
+    for (w->slots = 4; w->slots < w->ctx->img->bitmaps.number * UINT64_C(2);)
+        w->slots *= 2;
+    w->names = vr_arena_get(&w->ctx->arena, w->slots * sizeof(*w->names));
+    return w->names ? VR_OK : VR_ENOMEM;
+}
+
 static enum vr_status judge_table(struct walk *w, uint32_t i, const struct vr_bitmap *b)
 {
-    enum vr_problem row = b->flags & VR_BITMAP_IN_USE ? VR_P_BITMAP_TABLE_IN_USE : VR_P_BITMAP_TABLE;
+    const struct vr_image *img = w->ctx->img;
+    bool in_use = b->flags & VR_BITMAP_IN_USE, taken;
+    enum vr_problem row = in_use ? VR_P_BITMAP_TABLE_IN_USE : VR_P_BITMAP_TABLE;
 
+    VR_TRY(name_is_taken(w, b, &taken));
+    /* As QEMU does: for one that is in use it does not look whether the name is taken. */
+    if (taken && !in_use)
+        return refuse(w->ctx, VR_P_BITMAP_TWICE, i, w->at);
     w->table_bytes += b->table_size * UINT64_C(8);
     if (w->table_bytes > w->ctx->file_size + VR_TOGETHER_SLACK)
         return refuse(w->ctx, VR_P_BITMAPS_TOGETHER, i, b->table_offset);
     for (uint64_t j = 0; j < b->table_size; j++) {
         uint64_t entry;
         VR_TRY(table_entry(w, b, j, &entry));
-        if (!vr_bitmap_entry_sound(entry, w->ctx->img->cluster_size))
+        if (!vr_bitmap_entry_sound(entry, img->cluster_size))
             return refuse(w->ctx, row, i, b->table_offset + j * 8);
     }
-    return VR_OK;
+    if (in_use || vr_bitmap_size_sound(b, img->cluster_size, img->h.virtual_size & ~UINT64_C(511)))
+        return VR_OK;
+    return refuse_size(w, i, b);
 }
 
 enum vr_status vr_pass_bitmap_directory(struct vr_ctx *ctx)
@@ -140,6 +228,7 @@ enum vr_status vr_pass_bitmap_directory(struct vr_ctx *ctx)
     VR_TRY(start(&w, ctx));
     /* All of the directory before any table, as an open does. */
     VR_TRY(walk_directory(&w));
+    VR_TRY(open_names(&w));
     w.each = judge_table;
     return walk_directory(&w);
 }

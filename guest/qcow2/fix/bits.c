@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* bits.c: plans what changes in the header: dirty and corrupt bits, pointers to new structures; no other byte of it. */
+/* bits.c: plans what changes in the header: dirty, corrupt and unknown autoclear bits, pointers to new structures; no other byte of it. */
 #include "fix.h"
 #include "format.h"
 
@@ -17,14 +17,33 @@ uint64_t vr_bits_to_clear(const struct vr_ctx *ctx, const struct vr_bits *b, enu
     return b->before & may;
 }
 
-static enum vr_status plan(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t incompatible)
+static enum vr_status plan_word(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t at, uint64_t value)
 {
     uint8_t *word = vr_arena_get(&ctx->arena, 8);
 
     if (!word)
         return VR_ENOMEM;
-    vr_store64(word, incompatible);
-    return vr_plan_write(ctx, epoch, VR_HEADER_INCOMPAT_AT, word, 8);
+    vr_store64(word, value);
+    return vr_plan_write(ctx, epoch, at, word, 8);
+}
+
+static enum vr_status plan(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t incompatible)
+{
+    return plan_word(ctx, epoch, VR_HEADER_INCOMPAT_AT, incompatible);
+}
+
+/* Whether there are autoclear bits that whoever writes has to clear. */
+static bool has_unknown(const struct vr_ctx *ctx, const struct vr_bits *b)
+{
+    return b->version >= 3 && !ctx->header_shared && (ctx->sum->autoclear & ~VR_AUTOCLEAR_KNOWN);
+}
+
+enum vr_status vr_bits_end_unknown(struct vr_ctx *ctx, const struct vr_bits *b)
+{
+    if (!has_unknown(ctx, b))
+        return VR_OK;
+    vr_report_fixed(ctx, VR_P_AUTOCLEAR_UNKNOWN);
+    return plan_word(ctx, VR_EPOCH_MARK, VR_HEADER_AUTOCLEAR_AT, ctx->sum->autoclear & VR_AUTOCLEAR_KNOWN);
 }
 
 /* Where a table lies on the header, a bit that is set for the time of a repair would be damage in the table. */
@@ -35,6 +54,7 @@ static bool may_mark(const struct vr_ctx *ctx, const struct vr_bits *b)
 
 enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b)
 {
+    VR_TRY(vr_bits_end_unknown(ctx, b));
     if (!may_mark(ctx, b) || (b->before & VR_INCOMPAT_CORRUPT))
         return VR_OK;
     return plan(ctx, VR_EPOCH_MARK, b->before | VR_INCOMPAT_CORRUPT);
@@ -44,7 +64,8 @@ uint64_t vr_bits_bytes(const struct vr_ctx *ctx, const struct vr_bits *b, bool c
 {
     bool marks = planned && may_mark(ctx, b);
 
-    return (marks && !(b->before & VR_INCOMPAT_CORRUPT) ? 8 : 0) + (clears || marks ? 8 : 0);
+    return (marks && !(b->before & VR_INCOMPAT_CORRUPT) ? 8 : 0) + (clears || marks ? 8 : 0) +
+           ((clears || planned) && has_unknown(ctx, b) ? 8 : 0);
 }
 
 enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len)

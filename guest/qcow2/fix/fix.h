@@ -35,7 +35,7 @@ enum vr_status vr_verify(struct vr_ctx *ctx) VR_CHECKED;
 enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode,
                         enum vr_status (*walk)(struct vr_ctx *, enum vr_walk)) VR_CHECKED;
 
-/* ---- bits.c: dirty and corrupt (qcow2 v3) ---------------------------------------------------------------------- */
+/* ---- bits.c: dirty, corrupt, autoclear (v3) ---------------------------------------------------------------------- */
 
 struct vr_bits {
     uint32_t version;
@@ -47,6 +47,8 @@ struct vr_bits vr_bits_read(const struct vr_ctx *ctx);
 uint64_t vr_bits_to_clear(const struct vr_ctx *ctx, const struct vr_bits *b, enum vr_walk walk);
 /* Mode all: plan the corrupt bit as the first thing that reaches the disk, so that no VM starts on half a repair. */
 enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHECKED;
+/* Plan to clear the autoclear bits that are not known here, as the format demands of who writes; vr_bits_mark() does it too. */
+enum vr_status vr_bits_end_unknown(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHECKED;
 /* Mode all: plan a pointer of the header, len bytes at offset at. */
 enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len) VR_CHECKED;
 /* Plan the bits as they stay: cleared where the walk allows it, else as they were before. */

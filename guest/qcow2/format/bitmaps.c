@@ -62,6 +62,14 @@ bool vr_bitmap_sound(const struct vr_bitmap *b, uint64_t cluster_size, uint64_t 
     return (b->flags & VR_BITMAP_IN_USE) || virtual_size <= bytes * 8 << b->granularity_bits;
 }
 
+bool vr_bitmap_size_sound(const struct vr_bitmap *b, uint64_t cluster_size, uint64_t virtual_size)
+{
+    uint64_t bits = virtual_size ? ((virtual_size - 1) >> b->granularity_bits) + 1 : 0;
+    uint64_t bytes = (bits + 63) / 64 * 8;
+
+    return b->table_size == bytes / cluster_size + (bytes % cluster_size != 0);
+}
+
 bool vr_bitmap_entry_sound(uint64_t entry, uint64_t cluster_size)
 {
     uint64_t offset = entry & VR_OFFSET_MASK;

@@ -26,6 +26,7 @@
 #define VR_INCOMPAT_KNOWN       UINT64_C(0x1f)
 #define VR_AUTOCLEAR_BITMAPS    (UINT64_C(1) << 0)
 #define VR_AUTOCLEAR_DATA_RAW   (UINT64_C(1) << 1)
+#define VR_AUTOCLEAR_KNOWN      (VR_AUTOCLEAR_BITMAPS | VR_AUTOCLEAR_DATA_RAW)
 #define VR_HEADER_INCOMPAT_AT   72u /* incompatible features, 8 bytes */
 #define VR_HEADER_AUTOCLEAR_AT  88u /* autoclear features, 8 bytes */
 #define VR_HEADER_REFTABLE_AT   48u /* offset, 8 bytes, and clusters, 4 bytes, of the refcount table */
@@ -138,6 +139,8 @@ struct vr_bitmap vr_bitmap_decode(const uint8_t *entry);
 uint64_t vr_bitmap_bytes(const struct vr_bitmap *b);
 /* QEMU's constraints on a directory entry, and on an entry of a bitmap table. */
 bool vr_bitmap_sound(const struct vr_bitmap *b, uint64_t cluster_size, uint64_t virtual_size);
+/* Whether its table is as long as a disk of this size needs: else QEMU does not read the bits. */
+bool vr_bitmap_size_sound(const struct vr_bitmap *b, uint64_t cluster_size, uint64_t virtual_size);
 bool vr_bitmap_entry_sound(uint64_t entry, uint64_t cluster_size);
 
 /* ---- snapshots.c: section "Snapshots" --------------------------------------------------------------------- */
