@@ -63,10 +63,8 @@ enum vr_mode { VR_MODE_CHECK = 1, VR_MODE_LEAKS = 2, VR_MODE_ALL = 3 };
 enum vr_status {
     VR_OK = 0,
     VR_EIO = -1,      /* the image could not be read or written */
-    VR_ENOSPC = -2,   /* no space for the overlay, the journal or the image */
     VR_ENOMEM = -3,   /* the arena is used up: raise --memory */
     VR_ELIMIT = -4,   /* the image asks for more than a stated limit */
-    VR_EPROTO = -5,   /* a request broke the rules of this file (the run ends) */
     VR_ECANCELED = -6,/* the run was aborted before the commit */
     VR_EREFUSED = -7, /* a record says why nothing was done */
 };
@@ -93,7 +91,6 @@ VR_ABI_SIZE(struct vr_boot, 64);
 enum vr_op {
     VR_OP_READ = 1,     /* image -> buf; bytes past the end of the image read as zeros */
     VR_OP_WRITE = 2,    /* buf -> overlay; value = epoch */
-    VR_OP_FLUSH = 3,    /* completes after every request posted before it */
     VR_OP_SET_SIZE = 4, /* offset = new size of the image as it would be; grows only */
     VR_OP_COMMIT = 5,   /* journal, then write the overlay to the image, epoch by epoch; once a run */
     VR_OP_RECORD = 6,   /* buf = array of struct vr_record */

@@ -5,7 +5,7 @@
 
 #include "vr_abi.h"
 
-/* Passes, in the order in which they run. The number is the high digit of a problem's code. */
+/* Passes. The number is the high digit of a problem's code; the order in which a walk runs them is session.c's. */
 enum vr_pass {
     VR_PASS_HEADER = 1,
     VR_PASS_REFTABLE = 2,

@@ -51,7 +51,7 @@ struct vr_request {
     uint32_t value;
 };
 
-/* What carries requests: the ring in a guest, memory in tests. Both functions return a status of the carrier itself. */
+/* What carries requests: the ring in a guest, memory in tests. post() returns a status of the carrier itself. */
 struct vr_carrier {
     /* Takes the request; it may only be started at the next kick or next. At most VR_RING_ENTRIES are out at once. */
     enum vr_status (*post)(struct vr_carrier *c, uint32_t id, const struct vr_request *r);

@@ -54,7 +54,7 @@ static void guest_process(struct child *c, int bell, int resume)
     vr_guest_main(c->memory);
 }
 
-int process_prepare(struct child *c)
+void process_prepare(struct child *c)
 {
     int bell[2], resume[2];
 
@@ -76,7 +76,6 @@ int process_prepare(struct child *c)
     close(resume[0]);
     c->bell_fd = bell[0];
     c->resume_fd = resume[1];
-    return 0;
 }
 
 void process_end(struct child *c)

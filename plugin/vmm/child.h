@@ -143,15 +143,15 @@ const void *load_embedded(uint64_t *size);
 
 /* Makes an empty VM. NULL, or what KVM lacks or refused, with errno (0: the words say all); nothing is left then. */
 const char *vm_open(struct child *c);
-/* Sets up; after it only run() is called. 0, or the failure was reported. */
-int vm_prepare(struct child *c);
+/* Sets up; after it only run() is called. Does not return where it failed: the failure was reported. */
+void vm_prepare(struct child *c);
 void vm_run(struct child *c) __attribute__((noreturn));
 #define VM_SIGNATURE 12u /* bytes, of a hypervisor in CPUID */
 /* The type of the task state segment in TR, by what CPUID says of the host: is it a guest itself, and whose? */
 uint8_t vm_tss_type(bool hypervisor, const char signature[VM_SIGNATURE]);
 /* Where KVM may put a page of its own: the first page behind the guest's memory. */
 uint64_t vm_identity_map(uint64_t memory_size);
-int process_prepare(struct child *c);
+void process_prepare(struct child *c);
 /* Ends the guest's process, where there is one, and waits for it. */
 void process_end(struct child *c);
 void process_run(struct child *c) __attribute__((noreturn));

@@ -172,8 +172,6 @@ static const char *status_sentence(int32_t status)
     switch (status) {
     case VR_EIO:
         return "The image could not be read or written";
-    case VR_ENOSPC:
-        return "There is no space left for the repair";
     case VR_ENOMEM:
         return "The memory budget is used up; raise --memory";
     case VR_ELIMIT:

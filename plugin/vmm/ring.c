@@ -215,10 +215,6 @@ static void dispatch(struct ring *r, const struct vr_sqe *q, bool now)
     case VR_OP_WRITE:
         do_write(r, q);
         break;
-    case VR_OP_FLUSH:
-        block_drain(&r->child->block);
-        ring_complete(r, q->id, VR_OK);
-        break;
     case VR_OP_SET_SIZE:
         do_set_size(r, q);
         break;

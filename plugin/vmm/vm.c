@@ -131,8 +131,7 @@ static uint8_t tss_type_here(void)
 static int set_registers(struct child *c)
 {
     static const uint64_t gdt[] = {0, 0, 0, UINT64_C(0x00affb000000ffff), UINT64_C(0x00cff3000000ffff)};
-    struct kvm_regs regs = {.rip = c->load.entry, .rsp = VR_GPA_STACK_END - 8, .rdi = VR_GPA_BOOT,
-                            .rflags = 0x2};
+    struct kvm_regs regs = {.rip = c->load.entry, .rsp = VR_GPA_STACK_END - 8, .rflags = 0x2};
     struct kvm_sregs s;
 
     memcpy(c->memory + GPA_GDT, gdt, sizeof(gdt));
@@ -234,7 +233,7 @@ const char *vm_open(struct child *c)
     return "KVM_CREATE_VM";
 }
 
-int vm_prepare(struct child *c)
+void vm_prepare(struct child *c)
 {
     int kvm = c->cfg->kvm_fd, vm = c->vm_fd;
 
@@ -252,7 +251,6 @@ int vm_prepare(struct child *c)
     need(c, errno == 0, "KVM_SET_CPUID2");
     errno = -set_registers(c);
     need(c, errno == 0, "KVM_SET_SREGS");
-    return 0;
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
