@@ -123,7 +123,14 @@ def header(path):
 
 
 def leaks(path, size):
-    """A mapped image that has lost its L1 entries: all its L2 tables and data clusters are leaks."""
+    """As many clusters as the disk has are counted, and nothing names them; they are holes of the file, as a preallocation leaves."""
+    image = Builder(path, size)
+    image.take(size // CS)
+    image.close()
+
+
+def lost_map(path, size):
+    """A mapped image that has lost its L1 entries: all its L2 tables and data clusters look leaked."""
     qemu_mapped(path, size)
     head = header(path)
     overwrite(path, head['l1'], 8 * head['l1_size'])

@@ -30,7 +30,8 @@ def row(bench, runs):
     ours, theirs = runs['vol-repair'], runs.get('qemu-img', [])
     cells = [bench.title, seconds(median(ours, 'seconds'))]
     if bench.alone:
-        cells += [bench.alone, f'{float(bench.alone.split()[0]) / median(ours, "seconds"):.0f}']
+        number = bench.alone.split()[0]
+        cells += [bench.alone, f'{float(number) / median(ours, "seconds"):.0f}' if number.isdigit() else '-']
     else:
         cells += [seconds(median(theirs, 'seconds')), f'{ratio(ours, theirs):.2f}']
     cells += [f'{len(ours)}' if len(ours) == len(theirs) or bench.alone else f'{len(ours)}, {len(theirs)}']
