@@ -71,6 +71,8 @@ SUITES = [
           ' --one-per-row --option=--test-wide-map', kvm=KVM, quick=False),
     Suite('crash', '{py} tests/crash/run.py --build {build}', quick=False),
     Suite('random damage', '{py} tests/soak/soak.py 5 --seed 1 --rounds 80 --build {asan} --accel process', single=True),
+    Suite('judge', '{py} tests/judge/run.py --build {build} --accel process --count 200', quick=False, single=True),
+    Suite('second checker', '{py} tests/second/run.py --build {build} --rounds 100', quick=False, single=True),
     Suite('parity', '{py} tests/parity/run.py --build {build}'),
     Suite('fuzz', '{py} tests/fuzz/run.py --build build/fuzz --tools {build}'),
     Suite('memory', '{py} tests/memory/run.py --build {build}', quick=False, single=True),
