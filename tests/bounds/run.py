@@ -169,11 +169,61 @@ def smallest_clusters(path):
     image.close()
 
 
-# Exit statuses of check, leaks (which refuses where refcounts are to be rebuilt) and all.
+def leaks_that_read_as_tables(path):
+    """8000 leaked clusters, each full of entries that name others of them."""
+    image = Image(path, 8192)
+    image.fields.update(l1_size=1)
+    image.put(2 * CS, struct.pack('>H', 1) * 8192)
+    for i in range(16, 8192):
+        image.repeat(i * CS, COPIED | (16 + i * 7 % 8176) * CS, CS // 8)
+    image.close()
+
+
+def damaged_tables_of_many(path):
+    """16000 L2 tables of a sector, each with a damaged entry, each in the L1 tables of the disk and 15 snapshots; and a leak."""
+    small, tables, roots, blocks = 512, 16000, 16, 150
+    l1_length = tables * 8 // small
+    l1 = 4 + blocks
+    snapshots = l1 + roots * l1_length
+    l2 = snapshots + 2
+    leak = l2 + 2 * tables
+    image = Image(path, 300)
+    image.file.truncate((leak + 1) * small)
+    image.fields.update(bits=9, size=tables * 64 * small, l1_size=tables, l1=l1 * small, reftable=small, reftable_clusters=3,
+                        snapshots=roots - 1, snapshots_at=snapshots * small)
+    image.put(small, struct.pack(f'>{blocks}Q', *[(4 + i) * small for i in range(blocks)]))
+    image.put(4 * small, struct.pack('>H', 1) * l2 + struct.pack('>H', roots) * (2 * tables) + struct.pack('>H', 1))
+    for root in range(roots):
+        image.put((l1 + root * l1_length) * small, struct.pack(f'>{tables}Q', *[(l2 + i) * small for i in range(tables)]))
+    image.put(snapshots * small, b''.join(snapshot(i, (l1 + i * l1_length) * small, tables) for i in range(1, roots)))
+    for i in range(tables):
+        image.put((l2 + i) * small, struct.pack('>Q', (l2 + tables + i) * small | 2))  # 2: a reserved bit
+    image.put(leak * small, b'x' * small)
+    image.close()
+
+
+def with_a_leak(make):
+    """The same image; one cluster more holds something, is counted, and is not named."""
+    def made(path):
+        make(path)
+        with open(path, 'r+b') as file:
+            cluster = min(os.path.getsize(path) // CS, CS // 2) - 1
+            file.seek(2 * CS + 2 * cluster)
+            file.write(b'\0\1')
+            file.seek(cluster * CS)
+            file.write(b'x' * CS)
+    made.__name__ = f'{make.__name__}_and_a_leak'
+    return made
+
+
+# Exit statuses of check, leaks (which refuses where refcounts are to be rebuilt) and all. 3: the leaks are kept.
 IMAGES = {l1_of_one_table: (2, 1, 2), l1_of_itself: (2, 1, 2), tables_of_each_other: (2, 1, 2), snapshots_of_one_l1: (2, 1, 2),
           snapshots_of_overlapping_l1: (2, 1, 2), snapshot_table_of_names: (2, 1, 2), bitmaps_of_one_table: (1, 1, 1),
-          refcount_table_of_one_block: (2, 1, 0), compressed_to_the_full: (2, 1, 2), hole_of_16_tib: (2, 1, 0),
-          smallest_clusters: (2, 1, 0)}
+          refcount_table_of_one_block: (2, 1, 3), compressed_to_the_full: (2, 1, 2), hole_of_16_tib: (2, 1, 0),
+          smallest_clusters: (2, 1, 3), leaks_that_read_as_tables: (3, 3, 3), damaged_tables_of_many: (2, 2, 2)}
+FULL = (refcount_table_of_one_block, smallest_clusters, leaks_that_read_as_tables, damaged_tables_of_many)  # have leaks
+# Beside a leak that holds something, a refcount of 0 may be of what the leak's pointer names now.
+IMAGES.update({with_a_leak(make): (*wanted[:2], wanted[2] or 2) for make, wanted in IMAGES.items() if make not in FULL})
 
 
 # ---- one run ----------------------------------------------------------------------------------------------------

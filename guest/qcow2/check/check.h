@@ -237,6 +237,12 @@ void vr_l1_start(struct vr_l1_walk *w, uint32_t root);
 bool vr_l1_next(struct vr_l1_walk *w, uint64_t *index, uint64_t *entry);
 /* Whether the L2 table that an L1 entry names may be followed: aligned, in the file, and claimed as an L2 table alone. */
 bool vr_l1_followable(const struct vr_ctx *ctx, uint64_t entry);
+/* Whether this root has the L1 table of the one before it, as tens of thousands of snapshots may: it says nothing new. */
+static inline bool vr_root_repeats(const struct vr_image *img, uint32_t root)
+{
+    return root > 0 && img->roots[root].l1_offset == img->roots[root - 1].l1_offset &&
+           img->roots[root].l1_size == img->roots[root - 1].l1_size;
+}
 /* vr_next_block over the L2 tables that may be followed; tag = root << 32 | L1 index. arg = struct vr_l1_walk. */
 bool vr_l1_next_table(void *arg, struct vr_block *b);
 

@@ -113,6 +113,8 @@ enum vr_status vr_note_crossed_tables(struct vr_lost *l)
         return VR_OK;
     VR_TRY(vr_l1_open(&w, l->ctx));
     for (uint32_t root = 0; root < img->nroots && w.status == VR_OK; root++) {
+        if (vr_root_repeats(img, root))
+            continue;
         vr_l1_start(&w, root);
         while (vr_l1_next(&w, &index, &entry)) {
             struct vr_block b = {.tag = (uint64_t)root << 32};

@@ -204,6 +204,8 @@ static enum vr_status note_snapshots(struct gaps *g, struct vr_l1_walk *w)
     uint64_t index, entry;
 
     for (uint32_t root = 1; root < g->l->ctx->img->nroots && w->status == VR_OK; root++) {
+        if (vr_root_repeats(g->l->ctx->img, root))
+            continue;
         vr_l1_start(w, root);
         while (vr_l1_next(w, &index, &entry))
             mark(g->older, g->ntables, index);
@@ -220,7 +222,7 @@ static enum vr_status judge_l1_tables(struct gaps *g)
     VR_TRY(vr_l1_open(&w, ctx));
     VR_TRY(note_snapshots(g, &w));
     for (uint32_t root = 0; root < ctx->img->nroots && w.status == VR_OK; root++) {
-        if (ctx->img->roots[root].skipped)
+        if (ctx->img->roots[root].skipped || vr_root_repeats(ctx->img, root))
             continue;
         vr_l1_start(&w, root);
         for (next = 0; vr_l1_next(&w, &index, &entry); next = index + 1)

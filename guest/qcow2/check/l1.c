@@ -73,5 +73,7 @@ bool vr_l1_next_table(void *arg, struct vr_block *b)
         if (w->status != VR_OK || !w->all_roots || w->root + 1 >= w->ctx->img->nroots)
             return false;
         vr_l1_start(w, w->root + 1);
+        if (w->once && vr_root_repeats(w->ctx->img, w->root)) /* all its tables were given */
+            w->next = w->ctx->img->roots[w->root].l1_size;
     }
 }
