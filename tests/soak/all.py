@@ -25,6 +25,7 @@ def main():
         f'{args.images} damages of sound images': ['tests/judge/run.py', '--count', args.images, '--seed', args.seed, *build],
         f'{args.images} random images, a second checker': ['tests/second/run.py', '--rounds', args.images, '--seed', args.seed,
                                                            *build],
+        '200 kills and power cuts of a qemu that writes': ['tests/soak/kills.py', '--seed', args.seed, *build],
         'crashes and power cuts in every case': ['tests/crash/run.py', '--all', '--seeds', 6, *build],
         'every case and the hostile guests in the emulated PC': ['tests/suites.py', '--emulated', '--all-cases'],
         'checks, repairs and the hostile guests in the emulated Intel PC': ['tests/machine/machine.py', '--cpu=intel', *build],
