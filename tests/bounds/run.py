@@ -55,8 +55,8 @@ class Image:
         self.file.close()
 
 
-def snapshot(number, l1, l1_size):
-    head = struct.pack('>QIHHIIQII', l1, l1_size, 1, 1, 0, 0, 0, 0, 24) + struct.pack('>QQQ', 0, 1 << 40, 0)
+def snapshot(number, l1, l1_size, disk_size=1 << 40):
+    head = struct.pack('>QIHHIIQII', l1, l1_size, 1, 1, 0, 0, 0, 0, 24) + struct.pack('>QQQ', 0, disk_size, 0)
     entry = head + b'1' + bytes([65 + number % 26])
     return entry + bytes(-len(entry) % 8)
 
@@ -180,12 +180,12 @@ def leaks_that_read_as_tables(path):
 
 
 def damaged_tables_of_many(path):
-    """16000 L2 tables of a sector, each with a damaged entry, each in the L1 tables of the disk and 15 snapshots; and a leak."""
-    small, tables, roots, blocks = 512, 16000, 16, 150
+    """16000 L2 tables of a sector, each with a damaged entry, each in the L1 tables of the disk and 47 snapshots; and a leak."""
+    small, tables, roots, blocks = 512, 16000, 48, 180
     l1_length = tables * 8 // small
     l1 = 4 + blocks
     snapshots = l1 + roots * l1_length
-    l2 = snapshots + 2
+    l2 = snapshots + 7
     leak = l2 + 2 * tables
     image = Image(path, 300)
     image.file.truncate((leak + 1) * small)
@@ -195,7 +195,7 @@ def damaged_tables_of_many(path):
     image.put(4 * small, struct.pack('>H', 1) * l2 + struct.pack('>H', roots) * (2 * tables) + struct.pack('>H', 1))
     for root in range(roots):
         image.put((l1 + root * l1_length) * small, struct.pack(f'>{tables}Q', *[(l2 + i) * small for i in range(tables)]))
-    image.put(snapshots * small, b''.join(snapshot(i, (l1 + i * l1_length) * small, tables) for i in range(1, roots)))
+    image.put(snapshots * small, b''.join(snapshot(i, (l1 + i * l1_length) * small, tables, tables * 64 * small) for i in range(1, roots)))
     for i in range(tables):
         image.put((l2 + i) * small, struct.pack('>Q', (l2 + tables + i) * small | 2))  # 2: a reserved bit
     image.put(leak * small, b'x' * small)
