@@ -182,20 +182,37 @@ static uint64_t table_names(const struct vr_lost *l, uint64_t self, const uint8_
     return names;
 }
 
-/* A snapshot table that is lost as a whole: its first entry tells. */
-static bool is_snapshot_table(const struct vr_lost *l, const uint8_t *p)
+/* Whether an entry of a snapshot table can stand there; its length, with the padding. */
+static bool is_snapshot(const struct vr_lost *l, const struct vr_snapshot *s, const uint8_t *p, uint64_t left, uint64_t *len)
 {
-    const struct vr_image *img = l->ctx->img;
-    struct vr_snapshot s = vr_snapshot_decode(p);
-    uint64_t id_at = VR_SNAPSHOT_FIXED + (uint64_t)s.extra_size;
+    uint64_t id_at = VR_SNAPSHOT_FIXED + (uint64_t)s->extra_size;
 
-    if (s.l1_offset == 0 || s.l1_offset % img->cluster_size != 0 || s.l1_offset >= l->ctx->file_size || s.l1_size == 0 ||
-        s.extra_size > VR_SNAPSHOT_EXTRA_MAX || s.id_len == 0 || s.id_len > 128 || id_at + s.id_len > VR_SECTOR)
+    if (s->l1_offset == 0 || s->l1_offset % l->ctx->img->cluster_size != 0 || s->l1_offset >= l->ctx->file_size ||
+        s->l1_size == 0 || s->extra_size > VR_SNAPSHOT_EXTRA_MAX || s->id_len == 0 || s->id_len > 128 || id_at + s->id_len > left)
         return false;
-    for (uint32_t i = 0; i < s.id_len; i++)
+    for (uint32_t i = 0; i < s->id_len; i++)
         if (p[id_at + i] < 0x20 || p[id_at + i] > 0x7e)
             return false;
+    *len = (id_at + s->id_len + s->name_len + 7) & ~UINT64_C(7);
     return true;
+}
+
+/*
+ * A snapshot table that is lost: one of the L1 tables that its first sector names looks leaked itself. A table that was replaced
+ * is a leak as well, and names what the new one names.
+ */
+static bool is_snapshot_table(const struct vr_lost *l, const uint8_t *p)
+{
+    uint64_t len;
+
+    for (uint64_t at = 0; at + VR_SNAPSHOT_FIXED <= VR_SECTOR; at += len) {
+        struct vr_snapshot s = vr_snapshot_decode(p + at);
+        if (!is_snapshot(l, &s, p + at, VR_SECTOR - at, &len))
+            return false;
+        if (vr_lost_bit(l, l->high, s.l1_offset >> l->ctx->img->h.cluster_bits))
+            return true;
+    }
+    return false;
 }
 
 /* What says of its clusters, in its own row, that nobody needs them any more. */
