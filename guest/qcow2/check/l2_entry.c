@@ -63,14 +63,27 @@ static void past_eof(struct vr_map_walk *w, const struct vr_finding *at, uint64_
     ctx->img->copied_matters = true;
 }
 
+/* The format lets a cluster lie anywhere in a data file that is not raw; QEMU, which alone writes such images, never moves one. */
+static void judge_place(struct vr_map_walk *w, const struct vr_finding *at, uint64_t offset)
+{
+    struct vr_finding f = *at;
+
+    f.got = offset;
+    f.guest_len = w->ctx->img->cluster_size;
+    if (offset != at->guest)
+        vr_map_report(w, VR_P_DATA_FILE_MOVED, &f);
+}
+
 /* What an entry of a data cluster names. With an external data file it is an offset there, and nobody's here. */
 static void claim_cluster(struct vr_map_walk *w, const struct vr_finding *at, uint64_t entry)
 {
     uint64_t offset = entry & VR_OFFSET_MASK;
 
     count_allocated(w, offset);
-    if (has(w->ctx, VR_INCOMPAT_DATA_FILE))
+    if (has(w->ctx, VR_INCOMPAT_DATA_FILE)) {
+        judge_place(w, at, offset);
         return;
+    }
     if (vr_region_past_eof(w->ctx, offset, w->ctx->img->cluster_size))
         past_eof(w, at, entry);
     else
