@@ -226,7 +226,7 @@ class Case:
         if self.recipe.exits.get(mode, ours["exit"]) != ours["exit"]:
             self.fail(mode, f"exit {ours['exit']}, not {self.recipe.exits[mode]}")
         refused = ours["report"].get("verdict") == "refused" and any(
-            i.startswith(("scope-", "rebuild-")) or i == "snapshots-offset" for i in ids)
+            i.startswith(("scope-", "rebuild-")) or i in ("snapshots-offset", "autoclear-unsafe") for i in ids)
         if refused != (mode in self.recipe.refused):
             self.fail(mode, "was refused" if refused else "was not refused")
         if refused and (ours["exit"] != 1 or ours["json"] is not None):

@@ -6,7 +6,7 @@
 static enum vr_status (*const passes[])(struct vr_ctx *) = {
     vr_pass_header,  vr_pass_bitmap_directory, vr_pass_reftable,    vr_pass_snapshots, vr_pass_map,
     vr_pass_bitmaps, vr_settle_zero_entries,   vr_judge_blocks,     vr_settle_snapshots, vr_pass_refcounts,
-    vr_pass_copied,
+    vr_pass_copied,  vr_settle_autoclear,
 };
 
 /* Statistics are those of the walk that runs last. */

@@ -46,6 +46,21 @@ enum vr_status vr_bits_end_unknown(struct vr_ctx *ctx, const struct vr_bits *b)
     return plan_word(ctx, VR_EPOCH_MARK, VR_HEADER_AUTOCLEAR_AT, ctx->sum->autoclear & VR_AUTOCLEAR_KNOWN);
 }
 
+enum vr_status vr_settle_autoclear(struct vr_ctx *ctx)
+{
+    struct vr_bits b = vr_bits_read(ctx);
+    struct vr_finding f = vr_finding_none();
+
+    if (!vr_planning(ctx) || !has_unknown(ctx, &b) || vr_remaining(ctx, VR_SEV_LEAK) == 0 ||
+        (ctx->planned == 0 && !vr_bits_to_clear(ctx, &b, VR_WALK_CHECK)))
+        return VR_OK;
+    f.host = VR_HEADER_AUTOCLEAR_AT;
+    f.got = ctx->sum->autoclear & ~VR_AUTOCLEAR_KNOWN;
+    f.want = vr_remaining(ctx, VR_SEV_LEAK);
+    vr_report(ctx, VR_P_AUTOCLEAR_UNSAFE, &f);
+    return VR_EREFUSED;
+}
+
 /* Where a table lies on the header, a bit that is set for the time of a repair would be damage in the table. */
 static bool may_mark(const struct vr_ctx *ctx, const struct vr_bits *b)
 {

@@ -49,6 +49,11 @@ uint64_t vr_bits_to_clear(const struct vr_ctx *ctx, const struct vr_bits *b, enu
 enum vr_status vr_bits_mark(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHECKED;
 /* Plan to clear the autoclear bits that are not known here, as the format demands of who writes; vr_bits_mark() does it too. */
 enum vr_status vr_bits_end_unknown(struct vr_ctx *ctx, const struct vr_bits *b) VR_CHECKED;
+/*
+ * The last pass: refuses a repair that would clear those bits and keep leaks. The next one could not know what they were kept
+ * for, and would free them.
+ */
+enum vr_status vr_settle_autoclear(struct vr_ctx *ctx) VR_CHECKED;
 /* Mode all: plan a pointer of the header, len bytes at offset at. */
 enum vr_status vr_plan_pointer(struct vr_ctx *ctx, uint64_t at, void *buf, uint32_t len) VR_CHECKED;
 /* Plan the bits as they stay: cleared where the walk allows it, else as they were before. */

@@ -70,11 +70,17 @@ static bool file_has_room(const struct vr_ctx *ctx, uint64_t end)
 }
 
 /* Where part of the map is not known, what it names may be anywhere on a device. */
-static bool device_has_room(const struct vr_ctx *ctx, uint64_t end)
+static bool device_is_known(const struct vr_ctx *ctx)
 {
-    const struct vr_image *img = ctx->img;
+    return ctx->img->highest != 0 && !(ctx->implied & VR_KEEPS_LEAKS);
+}
 
-    return img->highest != 0 && !(ctx->implied & VR_KEEPS_LEAKS) && end <= ctx->file_size >> img->h.cluster_bits;
+static bool device_has_room(struct vr_ctx *ctx, uint64_t end)
+{
+    if (!device_is_known(ctx))
+        return false;
+    room_lacks(ctx, end << ctx->img->h.cluster_bits);
+    return end <= ctx->file_size >> ctx->img->h.cluster_bits;
 }
 
 enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
@@ -84,8 +90,6 @@ enum vr_status vr_take_room(struct vr_ctx *ctx, uint64_t n, uint64_t *offset)
     bool device = ctx->flags & VR_BOOT_DEVICE;
 
     *offset = 0;
-    if (end <= VR_OFFSET_MAX >> img->h.cluster_bits && device && img->highest != 0 && !(ctx->implied & VR_KEEPS_LEAKS))
-        room_lacks(ctx, end << img->h.cluster_bits);
     if (end > VR_OFFSET_MAX >> img->h.cluster_bits || !(device ? device_has_room(ctx, end) : file_has_room(ctx, end)))
         return VR_OK;
     /* Whatever pass 6 could not see is still in the map. */
