@@ -232,6 +232,29 @@ static enum vr_status judge_l1_tables(struct gaps *g)
     return w.status;
 }
 
+/* Leaked tables, and an L1 entry that alone has none. Of all entries but one, the sum says which one it is. */
+static enum vr_status judge_only_slot(struct gaps *g)
+{
+    struct vr_ctx *ctx = g->l->ctx;
+    const struct vr_image *img = ctx->img;
+    uint64_t reach = img->l2_entries << img->h.cluster_bits, slots = img->h.virtual_size / reach + (img->h.virtual_size % reach != 0);
+    uint64_t index, entry, used = 0, sum = 0;
+    struct vr_l1_walk w;
+
+    if (img->roots[VR_ROOT_ACTIVE].skipped || ctx->sum->found[ctx->walk][VR_P_LEAKED_TABLE] == 0)
+        return VR_OK;
+    VR_TRY(vr_l1_open(&w, ctx));
+    while (vr_l1_next(&w, &index, &entry)) {
+        used += index < slots;
+        sum += index < slots ? index : 0;
+    }
+    if (w.status == VR_OK && slots - used == 1) {
+        uint64_t slot = slots * (slots - 1) / 2 - sum;
+        report(g, VR_P_L1_ONLY_SLOT, VR_ROOT_ACTIVE, slot, img->roots[VR_ROOT_ACTIVE].l1_offset + slot * 8);
+    }
+    return w.status;
+}
+
 static enum vr_status open_places(struct gaps *g)
 {
     struct vr_ctx *ctx = g->l->ctx;
@@ -283,6 +306,7 @@ enum vr_status vr_look_for_gaps(struct vr_lost *l)
     struct gaps g = {.l = l, .per_table = l->ctx->img->cluster_size / VR_SECTOR};
 
     VR_TRY(bitmaps_with_gaps(&g));
+    VR_TRY(judge_only_slot(&g));
     if (l->ctx->img->nroots > 1 || l->low_runs) {
         VR_TRY(open_places(&g));
         VR_TRY(vr_crossed_open(l));
