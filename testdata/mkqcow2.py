@@ -39,6 +39,7 @@ class Recipe:
         self.raises = {mode: set() for mode in MODES}
         self.exits = {}        # mode -> exit code of vol-repair
         self.refused = set()   # modes
+        self.keeps = set()     # modes
         self.hits = {}         # "active" or a snapshot's name -> [(guest offset, length)]
         self.differs = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -216,6 +217,11 @@ class Recipe:
         ranges = self.hits.setdefault(words[0], [])
         if len(words) == 3:
             ranges.append((self.number(words[1]), self.number(words[2])))
+
+    def do_keeps(self, rest):
+        self.keeps.update(rest.split() or MODES[1:])
+        if not self.keeps <= set(MODES[1:]):
+            raise RecipeError("keeps [leaks] [all]")
 
     def do_refused(self, rest):
         self.refused.update(rest.split() or MODES)

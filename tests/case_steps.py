@@ -223,6 +223,9 @@ class Case:
         if ids != wanted:
             self.fail(mode, "raised " + (" ".join(sorted(ids)) or "nothing")
                       + ", not " + (" ".join(sorted(wanted)) or "nothing"))
+        leaks = next((p for p in ours["report"].get("problems", []) if p["id"] == "leaked-cluster"), {"fixed": 0, "count": 0})
+        if mode in self.recipe.keeps and (leaks["fixed"] or not leaks["count"]):
+            self.fail(mode, f"freed {leaks['fixed']} of {leaks['count']} leaks, which are to be kept")
         if self.recipe.exits.get(mode, ours["exit"]) != ours["exit"]:
             self.fail(mode, f"exit {ours['exit']}, not {self.recipe.exits[mode]}")
         refused = ours["report"].get("verdict") == "refused" and any(
