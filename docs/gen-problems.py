@@ -18,7 +18,9 @@ FLAGS = {'VR_KEEPS_LEAKS': 'While it stands, leaks are reported and kept: they m
          'VR_UNSOUND': 'While it stands, no entry of a table is rewritten.',
          'VR_SUSPECT': 'While it stands, leaks are reported and kept where one of them holds something, or is shared.',
          'VR_BEHIND': 'The same; and where nothing else speaks for it, refcounts that are too low are not mended either.',
-         'VR_LOSSY': 'Its repair gives up what some tool could still have read.'}
+         'VR_LOSSY': 'Its repair gives up what some tool could still have read.',
+         'VR_SHARES': 'No plan may leave more of it than there was.',
+         'VR_STOPS': 'The mode ends with it, and nothing is written.'}
 POLICIES = {'REPORT': 'reported, never changed', 'LEAKS': 'mended by `leaks` and `all`', 'ALL': 'mended by `all`'}
 
 # The preprocessor reads the table, so there is no second parser that could read it differently; a row becomes a list

@@ -20,7 +20,8 @@ sys.dont_write_bytecode = True
 from mkqcow2 import Recipe  # noqa: E402
 
 CLANG = ['clang', '-std=gnu11', '-O1', '-g', '-fprofile-instr-generate', '-fcoverage-mapping', '-Itests/unit/engine', '-Itests/fuzz',
-         *(f'-Iguest/{d}' for d in ('abi', 'boot', 'core', 'qcow2/format', 'qcow2/check', 'qcow2/fix')), '-DIMAGE_MAX=(96u<<20)']
+         *(f'-Iguest/{d}' for d in ('abi', 'common', 'core', 'owners', 'boot')), *(
+             f'-Iguest/formats/qcow2/{d}' for d in ('disk', 'image', 'plan', 'map', 'lost', 'passes')), '-DIMAGE_MAX=(96u<<20)']
 UNITS = ('format', 'refmap', 'io', 'session')
 CHECK, LEAKS, ALL = range(3)
 DEVICE, FORCE_LEAKS, WOULD, WIDE = 1, 2, 4, 8  # VR_BOOT_*

@@ -200,7 +200,7 @@ def check_tree(gate):
         said = [word for word in sorted(set(re.findall(r"[A-Za-z]+", text)))
                 if hashlib.sha256(word.encode()).hexdigest()[:12] in FORBIDDEN]
         gate.need(not said, f"{path}: says {' '.join(said)}")
-        if re.match(r"guest/qcow2/check/pass\w*\.c$", path):
+        if re.match(r"guest/formats/\w+/passes/\w+\.c$|guest/formats/qcow2/map/pass_map\.c$", path):
             for heading in ("Tests:", "Collects:", "Needs:", "Frees:"):
                 gate.need(heading in text[:3000], f"{path}: does not open with {heading}")
 

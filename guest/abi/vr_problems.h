@@ -24,6 +24,8 @@ _Static_assert(VR_P_COUNT <= VR_ROWS_MAX, "raise VR_ROWS_MAX (and the ABI versio
  * would see nothing but leaks.
  */
 #define VR_BEHIND      16u
+#define VR_SHARES      32u /* of two owners of a cluster: no plan may leave more of it than there was */
+#define VR_STOPS       64u /* the mode ends with it, and nothing is written */
 
 /* The columns that decide; the words (slug, spec, qemu, message) stay with the host. */
 struct vr_row {

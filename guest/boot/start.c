@@ -2,7 +2,7 @@
 /* start.c: checks the boot information, lays out the arena, runs the session and finishes. */
 #include "boot.h"
 
-_Static_assert(VR_ABI_VERSION == 5, "the note in start_x86_64.S names version 5");
+_Static_assert(VR_ABI_VERSION == 5, "the note in start.S names version 5");
 
 static const char *boot_fault(const struct vr_boot *b)
 {

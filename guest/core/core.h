@@ -9,129 +9,8 @@
 #ifndef VR_CORE_H
 #define VR_CORE_H
 
-#include "checked.h"
+#include "io.h"
 #include "vr_problems.h"
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
-void *memset(void *to, int byte, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
-
-#define VR_CHECKED __attribute__((warn_unused_result))
-
-struct vr_ctx;
-
-/* Hand a failure up. */
-#define VR_TRY(expr)                                                                                                   \
-    do {                                                                                                               \
-        enum vr_status st_ = (expr);                                                                                   \
-        if (st_ != VR_OK)                                                                                              \
-            return st_;                                                                                                \
-    } while (0)
-
-/* ---- arena.c: memory; freed only back to a mark ------------------------------------------------- */
-
-struct vr_arena {
-    uint8_t *base;
-    uint64_t size, used, peak;
-};
-
-/* Zeroed memory, 64-byte aligned; NULL where the arena is used up. The arena was zero at the start. */
-void *vr_arena_get(struct vr_arena *a, uint64_t bytes) VR_CHECKED;
-uint64_t vr_arena_mark(const struct vr_arena *a);
-void vr_arena_reset(struct vr_arena *a, uint64_t mark);
-
-/* ---- io.c: the image, as a set of requests in flight ------------------------------------------------ */
-
-struct vr_request {
-    uint16_t op; /* enum vr_op */
-    uint64_t offset;
-    void *buf;
-    uint32_t len;
-    uint32_t value;
-};
-
-/* What carries requests: the ring in a guest, memory in tests. post() returns a status of the carrier itself. */
-struct vr_carrier {
-    /* Takes the request; it may only be started at the next kick or next. At most VR_RING_ENTRIES are out at once. */
-    enum vr_status (*post)(struct vr_carrier *c, uint32_t id, const struct vr_request *r);
-    /* Starts what was posted. */
-    void (*kick)(struct vr_carrier *c);
-    /* The next completion; waits for one. Called only while requests are out. */
-    struct vr_cqe (*next)(struct vr_carrier *c);
-};
-
-enum vr_slot_state { VR_SLOT_FREE, VR_SLOT_OUT, VR_SLOT_DONE, VR_SLOT_FORGOTTEN };
-
-struct vr_io {
-    struct vr_carrier *carrier;
-    unsigned out;     /* requests without completion */
-    unsigned unkicked;
-    unsigned hint;    /* where to look for a free slot first */
-    uint8_t state[VR_RING_ENTRIES];
-    int32_t status[VR_RING_ENTRIES];
-};
-
-/* Start a request; *slot names it until vr_io_wait(). The buffer stays the caller's and untouched until then. */
-enum vr_status vr_io_start(struct vr_io *io, const struct vr_request *r, unsigned *slot) VR_CHECKED;
-/* Wait for a started request and give its slot back. */
-enum vr_status vr_io_wait(struct vr_io *io, unsigned slot) VR_CHECKED;
-/* Start and wait. */
-enum vr_status vr_io_do(struct vr_io *io, const struct vr_request *r) VR_CHECKED;
-/* Wait for all that is out, and forget it: before memory that reads may go to is given back. */
-void vr_io_drain(struct vr_io *io);
-/* Start a request without a buffer, whose outcome does not matter. */
-void vr_io_tell(struct vr_io *io, const struct vr_request *r);
-
-/* Read len bytes at offset into buf and wait. */
-enum vr_status vr_read(struct vr_ctx *ctx, uint64_t offset, void *buf, uint32_t len) VR_CHECKED;
-/* Hand len bytes for offset to the overlay and wait. Nothing reaches the image before the commit. */
-enum vr_status vr_plan_write(struct vr_ctx *ctx, enum vr_epoch epoch, uint64_t offset, void *buf, uint32_t len)
-    VR_CHECKED;
-
-/* ---- window.c: small pieces, one after the other ------------------------------------------------------------- */
-
-#define VR_WINDOW 4096u
-
-struct vr_window {
-    struct vr_ctx *ctx;
-    uint8_t *buf;
-    uint64_t at; /* what it holds, UINT64_MAX = nothing */
-};
-
-enum vr_status vr_window_open(struct vr_window *w, struct vr_ctx *ctx) VR_CHECKED;
-/* len bytes (at most half the window) at offset, valid until the next look. */
-enum vr_status vr_window_look(struct vr_window *w, uint64_t offset, uint64_t len, const uint8_t **p) VR_CHECKED;
-
-/* ---- stream.c: many blocks of one size, read ahead, delivered in order ------------------------------- */
-
-struct vr_block {
-    uint64_t offset; /* in the image */
-    uint64_t tag;    /* the caller's */
-    uint8_t *data;   /* valid until the next vr_stream_get(); NULL at the end of the stream */
-};
-
-/* Gives the next block to read (offset and tag); false at the end. */
-typedef bool vr_next_block(void *arg, struct vr_block *b);
-
-#define VR_STREAM_DEPTH 64u
-
-struct vr_stream {
-    struct vr_ctx *ctx;
-    vr_next_block *next;
-    void *arg;
-    uint32_t block;  /* bytes */
-    unsigned depth;  /* blocks in flight */
-    unsigned head, tail;
-    bool ended, started;
-    uint8_t *buf;
-    struct vr_block blocks[VR_STREAM_DEPTH];
-    unsigned slots[VR_STREAM_DEPTH];
-};
-
-/* Buffers come from the arena. expected: about how many blocks there will be, so that little memory is touched for few. */
-enum vr_status vr_stream_open(struct vr_stream *s, struct vr_ctx *ctx, uint32_t block, uint64_t expected) VR_CHECKED;
-enum vr_status vr_stream_get(struct vr_stream *s, struct vr_block *b) VR_CHECKED;
 
 /* ---- report.c: the only place that counts ---------------------------------------------------------------- */
 
@@ -168,7 +47,30 @@ uint64_t vr_found(const struct vr_ctx *ctx, enum vr_walk walk, enum vr_severity 
 uint64_t vr_remaining(const struct vr_ctx *ctx, enum vr_severity sev);
 void vr_progress(struct vr_ctx *ctx, enum vr_pass pass, uint64_t done, uint64_t total);
 
-/* ---- the context, and qcow2/session.c: the array of passes, the order of walks ------------------------------ */
+/* ---- formats -------------------------------------------------------------------------------------------------- */
+
+/* A part of a walk: reports what it finds, plans what the mode repairs; failures of the program only are returned. */
+typedef enum vr_status vr_pass_fn(struct vr_ctx *ctx);
+
+/* What the engine has to know of an image format; formats.c lists them. Each has a struct vr_image of its own. */
+struct vr_format_ops {
+    const char *name;
+    vr_pass_fn *const *passes; /* in the order in which a walk runs them */
+    unsigned npasses;
+    uint64_t image_bytes;      /* of its struct vr_image, which every walk has anew */
+    enum vr_problem not_verified; /* the row that says that a plan did not verify */
+    /* After the first walk, where nothing else is planned: whether there is something to write all the same. */
+    bool (*has_more)(const struct vr_ctx *ctx);
+    /* Plans what reaches the disk before all else, and what reaches it last; walk: the one that saw the plan, or the first. */
+    vr_pass_fn *begin;
+    enum vr_status (*finish)(struct vr_ctx *ctx, enum vr_walk walk);
+    /* Adds both to a dry run. planned: there is something else. */
+    void (*dry_run)(struct vr_ctx *ctx, struct vr_would *w, bool planned);
+};
+
+extern const struct vr_format_ops vr_qcow2;
+
+/* ---- the context ---------------------------------------------------------------------------------------------- */
 
 struct vr_image;
 
@@ -182,6 +84,7 @@ struct vr_ctx {
     uint32_t examples;
     uint32_t flags;         /* VR_BOOT_* */
     struct vr_summary *sum;
+    const struct vr_format_ops *format;
     struct vr_image *img;   /* of this walk */
     uint64_t planned;       /* writes handed to the overlay */
     struct vr_would *would; /* a walk that only says what it would do, or NULL */
@@ -196,8 +99,15 @@ struct vr_ctx {
     enum vr_status report_status;
 };
 
+/* ---- session.c, verify.c, would.c: the order of walks ------------------------------------------------------------- */
+
 /* Runs everything; the outcome is in sum. */
 void vr_session(struct vr_ctx *ctx);
+/* Whether the image as it would be is what the plan promised; else one record, and VR_EREFUSED. */
+enum vr_status vr_verify(struct vr_ctx *ctx) VR_CHECKED;
+/* Walks the image as that mode would, and fills in sum->would instead of planning anything. walk: of session.c. */
+enum vr_status vr_would(struct vr_ctx *ctx, enum vr_mode mode,
+                        enum vr_status (*walk)(struct vr_ctx *, enum vr_walk)) VR_CHECKED;
 
 /* Whether this walk decides about mending. */
 static inline bool vr_planning(const struct vr_ctx *ctx)

@@ -45,7 +45,7 @@ enum vr_decision vr_report(struct vr_ctx *ctx, enum vr_problem p, const struct v
     enum vr_kept kept = f->kept;
     enum vr_decision d = decide(ctx, row, &kept);
 
-    if (ctx->would && (row->severity >= VR_SEV_REFUSE || p == VR_P_NEED_REBUILD))
+    if (ctx->would && (row->severity >= VR_SEV_REFUSE || (row->flags & VR_STOPS)))
         ctx->would->row = row->code;
     ctx->implied |= row->flags;
     ctx->sum->found[ctx->walk][p] += f->count;

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "format.h"
+#include "disk.h"
 #include "fuzz.h"
 #include "memory_carrier.h"
 

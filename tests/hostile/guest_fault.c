@@ -92,7 +92,7 @@ void attack_stack_overflow(void)
     __asm__ volatile("1: pushq %%rax; jmp 1b" : : : "memory");
 }
 
-/* As if vr_guest_main() returned: what start_x86_64.S has behind the call. */
+/* As if vr_guest_main() returned: what start.S has behind the call. */
 void attack_return_from_main(void)
 {
     /* _start aligned the stack to 16 bytes and called: there lies where it goes on. */

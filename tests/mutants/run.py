@@ -44,7 +44,7 @@ def mutant(name, file, old, new, command, *words):
     return Mutant(name, file, old, new, command, list(words))
 
 
-VMM, BACKEND, CHECK = 'plugin/vmm/', 'plugin/backend/', 'guest/qcow2/check/'
+VMM, BACKEND, QCOW2 = 'plugin/vmm/', 'plugin/backend/', 'guest/formats/qcow2/'
 TABLE = [
     # the sandbox
     mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
@@ -186,15 +186,15 @@ TABLE = [
     mutant("the daemon's own opens of a device are seen", VMM + 'inuse.c', '(order < 0 && is_kin(process))', 'is_kin(process)',
            LIBVIRT, 'block_device_open_elsewhere'),
     # images that are made to eat memory or time
-    mutant('snapshots cannot overlap without end', CHECK + 'pass4_snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',
+    mutant('snapshots cannot overlap without end', QCOW2 + 'passes/snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',
            BOUNDS, 'snapshots_of_one_l1'),
-    mutant('bitmaps cannot overlap without end', CHECK + 'pass5_bitmaps.c', '> w->ctx->file_size + VR_TOGETHER_SLACK', '== 1',
+    mutant('bitmaps cannot overlap without end', QCOW2 + 'passes/bitmaps.c', '> w->ctx->file_size + VR_TOGETHER_SLACK', '== 1',
            BOUNDS, 'bitmaps_of_one_table'),
-    mutant('a table of many names is judged once', CHECK + 'pass7_copied.c', 'w.once = VR_CLAIM_SEEN;', 'w.once = 0;', BOUNDS,
+    mutant('a table of many names is judged once', QCOW2 + 'passes/copied.c', 'w.once = VR_CLAIM_SEEN;', 'w.once = 0;', BOUNDS,
            'l1_of_one_table'),
-    mutant('a table of many names is read once', CHECK + 'pass3_map.c', 'l1.once = VR_CLAIM_VISITED;', 'l1.once = 0;', BOUNDS,
+    mutant('a table of many names is read once', QCOW2 + 'map/pass_map.c', 'l1.once = VR_CLAIM_VISITED;', 'l1.once = 0;', BOUNDS,
            'l1_of_one_table'),
-    mutant('a block of many names is not written', CHECK + 'pass2_reftable.c',
+    mutant('a block of many names is not written', QCOW2 + 'passes/reftable.c',
            'vr_refmap_uncapped(&img->refs, offset >> img->h.cluster_bits) > 1', '0', BOUNDS, 'smallest_clusters'),
 ]
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* test_format.c: qcow2 as bytes: header judgement, entry types, refcounts of every width. */
-#include "format.h"
+#include "disk.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* test_refmap.c: the reference map against a plain array, and the arena under it. */
-#include "check.h"
+#include "image.h"
 
 #include "cm.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "cm.h"
-#include "format.h"
+#include "disk.h"
 
 /*
  * A 4 MiB disk with 4 KiB clusters: header 0, refcount table 1, refcount block 2, L1 3, L2 4, data 5 to 14.
