@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend.h"
+#include "entry/entry.h"
 
 #define DRIVER "libvirt/connection-driver/libvirt_driver_storage.so"
 #define STUB "libvirt_storage_backend_fs.so"
@@ -41,7 +41,7 @@ static bool beside(const void *addr, const char *tail, char path[PATH_MAX])
 }
 
 /* Whose function answers a download from a directory pool. */
-static bool door_is_ours(void)
+static bool entry_point_is_ours(void)
 {
     struct backend_table *(*for_type)(int type);
     int (*type_of)(const char *name);
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
     *(void **)&enter = dlsym(stub, "virStorageBackendFsRegister");
     if (!enter || enter() != 0)
         return say(BROKEN, "the backend does not register", NULL);
-    if (!door_is_ours())
+    if (!entry_point_is_ours())
         return say(STOCK, "repair is off with this libvirt, whose pools work as ever", NULL);
     return say(ON, "repair is on with this libvirt", NULL);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fuzz_xml.c: the extension's readers of what clients and libvirt hand it: requests of the control door, definitions of
+ * fuzz_xml.c: the extension's readers of what clients and libvirt hand it: requests of the control entry point, definitions of
  * pools and volumes, and lines of the helper. Input: one byte (which), then the text; with '\1' two texts.
  */
 #include <stdarg.h>
 #include <string.h>
 
-#include "backend.h"
+#include "entry/entry.h"
 #include "fuzz.h"
 
 static unsigned errors;
