@@ -13,7 +13,7 @@
 
 #define CLIENT_LINE_MAX (64u * 1024)          /* bytes, without the newline */
 #define CLIENT_REPORT_MAX (64u * 1024 * 1024) /* bytes of the one line that may be longer */
-#define CLIENT_ANSWER_MAX (4u * 1024 * 1024)  /* bytes of an answer of the control door */
+#define CLIENT_ANSWER_MAX (4u * 1024 * 1024)  /* bytes of an answer of the control entry point */
 #define CLIENT_DEPTH_MAX 32                   /* nested objects and arrays: a JSON parser recurses */
 #define CLIENT_VALUES_MAX 4000000u            /* of a JSON text: each takes some hundred bytes of memory */
 
@@ -26,7 +26,7 @@ int client_find_name(const char *const *names, const char *name);
 extern const char *const client_mode_names[];
 extern const char *const client_verdict_names[];
 
-/* ---- control.c: what goes over virConnectFindStoragePoolSources ---- */
+/* ---- requests.c: what goes over virConnectFindStoragePoolSources ---- */
 
 /* Sends a request and returns the answer. Frees nothing of the caller's. */
 char *client_control(virConnectPtr conn, const char *request, GError **error);
@@ -35,7 +35,7 @@ void client_libvirt_error(GError **error, const char *what);
 /* Leaves an option set with the daemon; its token, or 0 on error. */
 guint64 client_send_options(virConnectPtr conn, const struct vol_repair_options *opts, GError **error);
 
-/* ---- answers.c: pure functions on XML of any origin ---- */
+/* ---- replies.c: pure functions on XML of any origin ---- */
 
 char *client_options_xml(const struct vol_repair_options *opts);
 struct vol_repair_capabilities *client_parse_capabilities(const char *xml, GError **error);
@@ -45,7 +45,7 @@ GPtrArray *client_parse_jobs(const char *xml, GError **error);
 guint64 client_parse_token(const char *xml, GError **error);
 bool client_parse_abort(const char *xml, unsigned id, gboolean *sent, GError **error);
 
-/* ---- lines.c: the state machine of one job's stream ---- */
+/* ---- stream_parser.c: the state machine of one job's stream ---- */
 
 struct client_lines {
     enum vol_repair_mode mode; /* of the request */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * run.c: one job from request to report, through the streaming door.
+ * run.c: one job from request to report, through the streaming entry point.
  *
  * The stream is used by the calling thread alone. An abort goes another way: a second thread waits for the flag, and
- * asks the daemon over the control door to end the job, so that the report of the aborted job still comes. Where
- * that door is closed to the caller, the stream is aborted at the next line that arrives.
+ * asks the daemon over the control entry point to end the job, so that the report of the aborted job still comes. Where
+ * that entry point is closed to the caller, the stream is aborted at the next line that arrives.
  */
 #include <errno.h>
 #include <libvirt/virterror.h>
@@ -230,7 +230,7 @@ static bool serves_pool(virStorageVolPtr vol, const struct vol_repair_capabiliti
 
 /*
  * Asked first, because a stock daemon's own words for the magic offset would mislead. A caller who may not use the
- * control door may still repair: libvirt has a right of its own for each of them.
+ * control entry point may still repair: libvirt has a right of its own for each of them.
  */
 static bool extension_can(virStorageVolPtr vol, enum vol_repair_mode mode, GError **error)
 {

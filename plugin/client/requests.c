@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* control.c: questions to the daemon's extension: what it can do, its jobs, an abort, options for a job. */
+/* requests.c: questions to the daemon's extension: what it can do, its jobs, an abort, options for a job. */
 #include <libvirt/virterror.h>
 
 #include "client.h"

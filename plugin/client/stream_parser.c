@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* lines.c: takes a job's stream apart into its lines: a start, progress, and at last the report. */
+/* stream_parser.c: takes a job's stream apart into its lines: a start, progress, and at last the report. */
 #include <string.h>
 
 #include "client.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* test_answers.c: the XML of the control door. */
+/* test_replies.c: the XML of the control entry point. */
 #include <string.h>
 
 #include "client.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* test_lines.c: the stream of a job, from daemons that keep to the contract and from others. */
+/* test_stream_parser.c: the stream of a job, from daemons that keep to the contract and from others. */
 #include <string.h>
 
 #include "client.h"

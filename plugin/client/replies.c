@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* answers.c: the XML of the control door: one request that has contents, and the answers. */
+/* replies.c: the XML of the control entry point: one request that has contents, and the replies. */
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <string.h>
