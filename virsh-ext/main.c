@@ -3,7 +3,7 @@
 #include <locale.h>
 #include <stdlib.h>
 
-#include "ext.h"
+#include "wrapper/wrapper.h"
 
 static char *program_text(const struct request *req)
 {
@@ -31,7 +31,7 @@ static int run(const struct request *req)
     if (req->connect)
         globals.uri = req->connect;
     program = program_text(req);
-    status = vol_repair_command(req, &globals, program);
+    status = run_command(req, &globals, program);
     if (!req->quiet)
         printf("\n");
     return status;
@@ -68,7 +68,7 @@ int main(int argc, char **argv)
 
     setlocale(LC_ALL, "");
     if (g_str_equal(name, "virsh"))
-        return virsh_main(argc, argv);
+        return front_end_main(argc, argv);
     if (argc > 2 && g_str_equal(argv[1], "--complete") && g_str_equal(argv[2], "--"))
         return complete(argv + 3);
     if (!args_parse(&req, argv + (argc > 0), true, &error)) {

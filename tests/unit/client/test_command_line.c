@@ -2,7 +2,7 @@
 /* test_command_line.c: virsh's global options, command strings, and the arguments of vol-repair. */
 #include <string.h>
 
-#include "ext.h"
+#include "wrapper/wrapper.h"
 #include "unit.h"
 
 /* ---- command strings ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* ext.h: what the files of virt-vol-repair, and of the front end that is named virsh, share. */
-#ifndef VIRSH_EXT_H
-#define VIRSH_EXT_H
+/* command.h: the command vol-repair, as virt-vol-repair and as a command of virsh. Knows nothing of wrapper. */
+#ifndef VIRSH_EXT_COMMAND_H
+#define VIRSH_EXT_COMMAND_H
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -9,20 +9,6 @@
 #include "vol-repair-client.h"
 
 #define EXT_COMMAND "vol-repair"
-
-/* ---- globals.c: virsh's own options, before the command ---- */
-
-struct globals {
-    const char *uri; /* NULL: libvirt's choice */
-    int keepalive_interval, keepalive_count;
-    bool quiet, readonly, timing;
-    int words; /* index of the first word after the options */
-};
-
-/* False: whatever stands there, the real virsh should deal with it. Prints nothing. */
-bool globals_parse(int argc, char **argv, struct globals *g);
-/* The defaults, and the environment's URI. */
-void globals_init(struct globals *g);
 
 /* ---- args.c: the command's own arguments ---- */
 
@@ -55,23 +41,23 @@ extern const struct opt args_table[]; /* ends with a NULL name */
 bool args_parse(struct request *req, char *const *words, bool standalone, char **error);
 void args_clear(struct request *req);
 
-/* ---- words.c: a command string, as in virsh 'a; b' ---- */
-
-struct command {
-    char **words;      /* NULL at the end; at least one */
-    size_t start, end; /* its text: bytes [start, end) of the string */
-};
-
-/* struct command, freed with the array. NULL where quoting is not balanced. */
-GPtrArray *words_split(const char *text);
-
 /* ---- help.c ---- */
 
 void help_command(FILE *out);    /* as virsh help COMMAND */
 void help_group(FILE *out);      /* as one group of virsh help */
 void help_standalone(FILE *out); /* virt-vol-repair --help */
 
-/* ---- connect.c ---- */
+/* ---- connect.c: where the command works ---- */
+
+/* virsh's own options, before the command. */
+struct globals {
+    const char *uri; /* NULL: libvirt's choice */
+    int keepalive_interval, keepalive_count;
+    bool quiet, readonly, timing;
+    int words; /* index of the first word after the options */
+};
+/* The defaults, and the environment's URI. */
+void globals_init(struct globals *g);
 
 /* NULL: the reason has been printed. */
 virConnectPtr connect_open(const struct globals *g);
@@ -80,9 +66,9 @@ virStorageVolPtr connect_find_volume(virConnectPtr conn, const struct request *r
 
 /* ---- show.c ---- */
 
-/* A line on standard error, with virsh's prefix. Control characters do not reach the terminal. */
 /* JSON of any origin: what could steer a terminal is escaped. */
 void show_json(const char *json);
+/* A line on standard error, with virsh's prefix. Control characters do not reach the terminal. */
 void show_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void show_libvirt_error(void);
 /* False: what was printed did not arrive, and that has been said. */
@@ -110,29 +96,16 @@ void bar_clear(struct bar *bar);
 /* The report of a job of that number, 0 being none, which ended with this error. NULL: there is nothing more to be learned. */
 struct vol_repair_report *lost_report(virConnectPtr conn, const struct globals *g, unsigned job, const GError *error);
 
-/* ---- vol_repair.c ---- */
+/* ---- run.c ---- */
 
 /* Runs the command; returns its exit status. program: what the user typed before the volume's name. */
-int vol_repair_command(const struct request *req, const struct globals *g, const char *program);
+int run_command(const struct request *req, const struct globals *g, const char *program);
 /* A signal asked it to end: nothing more should be done. */
-bool vol_repair_was_interrupted(void);
+bool run_was_interrupted(void);
 
 /* ---- complete.c ---- */
 
 /* words: the command line from the command's name on; the last one is to be completed. */
 void complete_command(const struct globals *g, char *const *words);
-
-/* ---- real_virsh.c ---- */
-
-/* Becomes the real virsh with these arguments; returns only if that fails: an exit status. */
-int real_virsh_exec(char **argv);
-/* Runs it and waits; its exit status. */
-int real_virsh_run(char **argv);
-/* Runs it for what it says on standard error; NULL where it could not be run. */
-char *real_virsh_errors(char **argv);
-
-/* ---- virsh.c ---- */
-
-int virsh_main(int argc, char **argv);
 
 #endif

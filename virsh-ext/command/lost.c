@@ -2,7 +2,7 @@
 /* lost.c: a job that ended without its client: asks for its report, of a daemon that may have to start again first. */
 #include <libvirt/virterror.h>
 
-#include "ext.h"
+#include "command.h"
 
 #define PATIENCE (10 * G_USEC_PER_SEC) /* with a daemon that is not there */
 #define PAUSE (G_USEC_PER_SEC / 4)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* words.c: takes a command string apart as virsh does: ; and newline between commands, quoting as in a shell. */
-#include "ext.h"
+#include "wrapper.h"
 
 struct splitter {
     const char *text;

@@ -2,7 +2,7 @@
 /* bar.c: the progress of a job as a bar on a terminal. */
 #include <string.h>
 
-#include "ext.h"
+#include "command.h"
 
 #define BAR_WIDTH 40u
 

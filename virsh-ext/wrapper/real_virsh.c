@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ext.h"
+#include "wrapper.h"
 
 #define SEEN_VARIABLE "VOL_REPAIR_VIRSH_SEEN"
 #define DIVERTED ".libvirt" /* virsh.libvirt: packaging/debian/vol-repair-virsh.preinst */

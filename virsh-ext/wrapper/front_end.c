@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * virsh.c: a front end of the name virsh that knows one more command, and is the real virsh for all else.
+ * front_end.c: a front end of the name virsh that knows one more command, and is the real virsh for all else.
  *
  * Where anything is in doubt the real virsh gets the command line untouched.
  */
 #include <string.h>
 
-#include "ext.h"
+#include "wrapper.h"
 
 struct front {
     struct globals globals;
@@ -87,7 +87,7 @@ static int run_ours(const struct front *f, const struct step *step)
     else if (step->kind == HELP_REPAIR || step->req.help)
         help_command(stdout);
     else
-        status = vol_repair_command(&step->req, &f->globals, f->program);
+        status = run_command(&step->req, &f->globals, f->program);
     if (f->globals.timing)
         printf("\n(Time: %.3f ms)\n\n", (g_get_monotonic_time() - started) / 1000.0);
     else if (!f->globals.quiet)
@@ -214,7 +214,7 @@ static int run_string(const struct front *f, const char *string)
         if (!add_step(f, steps, g_ptr_array_index(commands, i), string, &start))
             return 1;
     }
-    for (unsigned i = 0; i < steps->len && !vol_repair_was_interrupted(); i++)
+    for (unsigned i = 0; i < steps->len && !run_was_interrupted(); i++)
         status = run_step(f, g_ptr_array_index(steps, i));
     return status;
 }
@@ -255,7 +255,7 @@ static char *program_text(const struct front *f)
     return g_string_free(text, FALSE);
 }
 
-int virsh_main(int argc, char **argv)
+int front_end_main(int argc, char **argv)
 {
     struct front f = {.argc = argc, .argv = argv};
     char *const *words;

@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "ext.h"
+#include "command.h"
 
 static const char *const modes[] = {"check", "leaks", "all", "undo", NULL};
 static const char *const accels[] = {"auto", "kvm", "process", NULL};

@@ -5,7 +5,7 @@
 #include <libvirt/virterror.h>
 #include <string.h>
 
-#include "ext.h"
+#include "command.h"
 
 #define RANGES_SHOWN 10
 #define PROBLEMS_SHOWN 100

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* vol_repair.c: the command: finds the volume, runs the job, shows what came of it. */
+/* run.c: the command: finds the volume, runs the job, shows what came of it. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "ext.h"
+#include "command.h"
 
 static struct vol_repair_abort *abort_flag;
 static volatile sig_atomic_t interrupted;
@@ -20,7 +20,7 @@ static void on_signal(int number G_GNUC_UNUSED)
     vol_repair_abort_raise(abort_flag);
 }
 
-bool vol_repair_was_interrupted(void)
+bool run_was_interrupted(void)
 {
     return interrupted;
 }
@@ -120,7 +120,7 @@ static int show_outcome(virStorageVolPtr vol, const struct request *req, const s
     return show_arrived() ? report->exit_code : 1;
 }
 
-int vol_repair_command(const struct request *req, const struct globals *g, const char *program)
+int run_command(const struct request *req, const struct globals *g, const char *program)
 {
     g_autoptr(VolRepairReport) report = NULL;
     g_autoptr(GError) error = NULL;

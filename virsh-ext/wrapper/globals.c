@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* globals.c: the options that stand between virsh and its command. */
 #include <getopt.h>
-#include <stdlib.h>
 
-#include "ext.h"
+#include "wrapper.h"
 
 #define NO_PKTTYAGENT 256
 
@@ -22,13 +21,6 @@ static const struct option long_options[] = {
     {"version", optional_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
 };
-
-void globals_init(struct globals *g)
-{
-    /* As virsh sets them, so that a daemon that does not answer any more is noticed. */
-    *g = (struct globals){.keepalive_interval = 5, .keepalive_count = 6};
-    g->uri = getenv("VIRSH_DEFAULT_CONNECT_URI");
-}
 
 static bool to_number(const char *text, int *number)
 {

@@ -3,7 +3,7 @@
 #include <libvirt/virterror.h>
 #include <string.h>
 
-#include "ext.h"
+#include "command.h"
 
 static void candidate(const char *text, const char *prefix, const char *partial)
 {

@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* connect.c: from a URI to a connection, and from what the user calls a volume to the volume. */
 #include <libvirt/virterror.h>
+#include <stdlib.h>
 
-#include "ext.h"
+#include "command.h"
 
 /* ---- the connection ---- */
+
+void globals_init(struct globals *g)
+{
+    /* As virsh sets them, so that a daemon that does not answer any more is noticed. */
+    *g = (struct globals){.keepalive_interval = 5, .keepalive_count = 6};
+    g->uri = getenv("VIRSH_DEFAULT_CONNECT_URI");
+}
 
 static void *event_main(void *opaque G_GNUC_UNUSED)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* help.c: help texts, all from the table of options. */
-#include "ext.h"
+#include "command.h"
 
 #define SUMMARY "check and repair the image of a storage volume"
 
