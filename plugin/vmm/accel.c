@@ -38,7 +38,7 @@ bool accel_open(struct result *res, struct vmm_config *cfg, GError **error)
         return true;
     why = why_not_open(errno);
     if (cfg->accel == VMM_ACCEL_KVM) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     "Could not open '" DEVICE "': %s; --accel=auto or --accel=process works without KVM", why);
         return false;
     }

@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "vmm.h"
+#include "vmm_proto.h"
 
 /* ---- overlay.c: what the guest wrote, until the commit -------------------------------------------------- */
 

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "fileio.h"
+#include "common.h"
 #include "journal_format.h"
 #include "test_hooks.h"
 #include "undo.h"

@@ -6,7 +6,7 @@
 
 static bool bad(GError **error, const char *what)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The repairer broke its protocol (%s)", what);
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The repairer broke its protocol (%s)", what);
     return false;
 }
 

@@ -29,7 +29,7 @@ struct run {
 
 static bool failed(GError **error, const char *what)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s: %s", what, g_strerror(errno));
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not %s: %s", what, g_strerror(errno));
     return false;
 }
 
@@ -206,7 +206,7 @@ static bool take_frames(struct run *run, GError **error)
             return true;
         memcpy(&head, run->buf.bytes, sizeof(head));
         if (head.len > VMM_MSG_MAX) {
-            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The repairer broke its protocol (frame too long)");
+            g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The repairer broke its protocol (frame too long)");
             return false;
         }
         whole = sizeof(head) + head.len;
@@ -249,7 +249,7 @@ static bool listen_to_child(struct run *run, GError **error)
             ask_to_stop(run);
     }
     if (run->fill) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The repairer broke its protocol (half a frame)");
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The repairer broke its protocol (half a frame)");
         return false;
     }
     return true;
@@ -276,9 +276,9 @@ static bool reap(struct run *run, bool listened, GError **error)
     if (WIFSIGNALED(status))
         hook_child_died();
     if (WIFSIGNALED(status))
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The VMM died (signal %d)", WTERMSIG(status));
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The VMM died (signal %d)", WTERMSIG(status));
     else
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The VMM died (exit status %d)", WEXITSTATUS(status));
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The VMM died (exit status %d)", WEXITSTATUS(status));
     return false;
 }
 

@@ -6,22 +6,9 @@
 #include <glib.h>
 #include <sys/stat.h>
 
+#include "common.h"
 #include "undo.h"
-#include "vmm.h"
-
-/*
- * Errors. Every function that takes a GError sets it when it returns false or NULL. The message is one
- * whole sentence without the program's name; it is printed once, by main.c.
- */
-#define FRONT_ERROR front_error_quark()
-GQuark front_error_quark(void);
-
-enum front_error {
-    FRONT_ERROR_FAILED,     /* exit 1 */
-    FRONT_ERROR_USAGE,      /* exit 1, and where help is to be found */
-    FRONT_ERROR_IN_USE,     /* exit 1: another process has the image locked */
-    FRONT_ERROR_NO_CHECKS,  /* exit 63: not an image that can be checked */
-};
+#include "vmm_proto.h"
 
 #define EXIT_CORRUPTIONS 2
 #define EXIT_LEAKS 3
@@ -101,20 +88,12 @@ static inline bool options_is_repair(const struct options *opt)
 /* One value of --note. */
 bool notes_take(GPtrArray *notes, const char *value, GError **error);
 
-/* ---- imageopts.c: small parsers ------------------------------------------------------------------ */
+/* ---- imageopts.c: values of options ----------------------------------------------------------------- */
 
 /* `secret,id=...`: whether qemu-img would take it. Nothing here needs an object: no key is ever used. */
 bool object_parse(const char *text, GError **error);
 /* `driver=qcow2,file.filename=a,,b`: fills format, path, read_only and force_share of opt. */
 bool imageopts_parse(const char *text, struct options *opt, GError **error);
-/* `256M`: a number and one of b k M G T (powers of 1024), at most a pebibyte. */
-bool size_parse(const char *text, uint64_t *bytes);
-/* A whole decimal number in min..max. */
-bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value);
-
-/* Replaces an allocated string by a copy of value. */
-void string_set(char **field, const char *value);
-
 enum format_kind { FORMAT_UNKNOWN, FORMAT_NO_CHECKS, FORMAT_QCOW2 };
 enum format_kind format_lookup(const char *name);
 
@@ -127,7 +106,7 @@ struct image {
     dev_t dev;
     ino_t ino;
     char *real_path; /* as the kernel names it */
-    char *identity;  /* what a reboot leaves the same; names the journal (undo_name.h) */
+    char *identity;  /* what a reboot leaves the same; names the journal (undo_name.c) */
 };
 
 /* Which file it is, for image_is_file(), before anything else and whether it can be opened or not. */
@@ -422,23 +401,6 @@ bool recover_undo(struct result *res, const struct image *img, const char *named
  * repair: rolls it back first, where it is this image's; another's whose writes are in this image is an error.
  */
 bool recover_interrupted(const struct image *img, const char *named, struct interrupted *in, GError **error);
-
-/* ---- json_write.c ------------------------------------------------------------------------------------- */
-
-struct json;
-/* pretty: with qemu-img's white space, and a newline at the end. */
-struct json *json_new(bool pretty);
-/* The text. Every bracket has been closed. */
-char *json_free(struct json *j);
-void json_member(struct json *j, const char *name);
-void json_begin(struct json *j, char bracket);
-void json_end(struct json *j, char bracket);
-/* Bytes that are no UTF-8 are replaced; numbers of a hostile guest are cut to 63 bits. */
-void json_add_string(struct json *j, const char *name, const char *value);
-void json_add_uint(struct json *j, const char *name, uint64_t value);
-void json_add_bool(struct json *j, const char *name, bool value);
-void json_begin_object(struct json *j, const char *name);
-void json_begin_array(struct json *j, const char *name);
 
 /* ---- reports ------------------------------------------------------------------------------------------- */
 

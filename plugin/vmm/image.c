@@ -8,14 +8,13 @@
 #include <unistd.h>
 
 #include "front.h"
-#include "undo_name.h"
 
 #define LEASE_TRIES   20
 #define LEASE_WAIT_US 100000
 
 static bool open_failed(GError **error, const struct options *opt, const char *text)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': %s", options_shown_name(opt), text);
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not open '%s': %s", options_shown_name(opt), text);
     return false;
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* imageopts.c: parsers of option values: --image-opts strings, sizes, numbers, format names. */
-#include <errno.h>
+/* imageopts.c: parsers of option values: --image-opts strings, objects, format names. */
 #include <string.h>
 
 #include "front.h"
@@ -11,12 +10,6 @@ static const char *const formats_no_checks[] = {
     "vpc",   "vvfat", "file",  "nbd", "ssh",  "http",      "https", "null-aio", "host_device", "copy-on-read",
 };
 
-void string_set(char **field, const char *value)
-{
-    g_free(*field);
-    *field = g_strdup(value);
-}
-
 enum format_kind format_lookup(const char *name)
 {
     if (g_str_equal(name, "qcow2"))
@@ -26,39 +19,6 @@ enum format_kind format_lookup(const char *name)
             return FORMAT_NO_CHECKS;
     }
     return FORMAT_UNKNOWN;
-}
-
-bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value)
-{
-    return g_ascii_string_to_unsigned(text, 10, min, max, value, NULL);
-}
-
-bool size_parse(const char *text, uint64_t *bytes)
-{
-    static const char units[] = "bkmgt";
-    char *end = NULL;
-    const char *unit;
-    guint64 number;
-
-    if (!g_ascii_isdigit(text[0]))
-        return false;
-    errno = 0;
-    number = g_ascii_strtoull(text, &end, 10);
-    if (errno)
-        return false;
-    if (*end) {
-        unit = strchr(units, g_ascii_tolower(*end));
-        if (!unit || end[1])
-            return false;
-        for (; unit > units; unit--) {
-            if (!g_uint64_checked_mul(&number, number, 1024))
-                return false;
-        }
-    }
-    if (number > UINT64_C(1) << 50)
-        return false;
-    *bytes = number;
-    return true;
 }
 
 /* ---- --image-opts -------------------------------------------------------------------------------- */
@@ -130,7 +90,7 @@ static bool take_switch(const char *key, const char *value, bool *on, GError **e
     bool set;
 
     if (!parse_switch(value, &set)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Parameter '%s' expects 'on' or 'off'", key);
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Parameter '%s' expects 'on' or 'off'", key);
         return false;
     }
     *on |= set;
@@ -145,7 +105,7 @@ static bool take_item(struct options *opt, const char *key, const char *value, G
         string_set(&opt->path, value);
     } else if (g_str_equal(key, "file.driver")) {
         if (!g_str_equal(value, "file") && !g_str_equal(value, "host_device")) {
-            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+            g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                         "Only files and block devices of this host are supported, not driver '%s'", value);
             return false;
         }
@@ -156,7 +116,7 @@ static bool take_item(struct options *opt, const char *key, const char *value, G
     } else if (g_str_equal(key, "data-file") || g_str_equal(key, "data-file.filename")) {
         opt->data_file = true;
     } else if (!g_str_equal(key, "filename") && !has_no_effect(key)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Block format '%s' does not support the option '%s'",
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Block format '%s' does not support the option '%s'",
                     opt->format ? opt->format : "qcow2", key);
         return false;
     }
@@ -171,14 +131,14 @@ bool object_parse(const char *text, GError **error)
     bool id = false;
 
     if (!parts[0] || !g_strv_contains(types, parts[0])) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Parameter 'qom-type' does not accept value '%s'",
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Parameter 'qom-type' does not accept value '%s'",
                     parts[0] ? parts[0] : "");
         return false;
     }
     for (char **part = parts + 1; *part; part++)
         id |= g_str_has_prefix(*part, "id=");
     if (!id)
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Parameter 'id' is missing");
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Parameter 'id' is missing");
     return id;
 }
 
@@ -195,7 +155,7 @@ bool imageopts_parse(const char *text, struct options *opt, GError **error)
             break;
         equals = strchr(item, '=');
         if (!equals && first) {
-            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Cannot find device='%s' nor node-name='%s'", item,
+            g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Cannot find device='%s' nor node-name='%s'", item,
                         item);
             return false;
         }
@@ -205,13 +165,13 @@ bool imageopts_parse(const char *text, struct options *opt, GError **error)
             return false;
     }
     if (!opt->path) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     opt->format ? "A block device must be specified for \"file\""
                                 : "Must specify either driver or file");
         return false;
     }
     if (opt->read_only && options_is_repair(opt)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Block node is read-only");
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Block node is read-only");
         return false;
     }
     return true;

@@ -129,7 +129,7 @@ bool inuse_test(const struct image *img, bool writers, const char *shown, GError
             return true;
         g_usleep(WAIT_US);
     }
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_IN_USE,
+    g_set_error(error, VR_ERROR, VR_ERROR_IN_USE,
                 "Could not open '%s': It is open elsewhere, without QEMU's locks\nIs another process using the image [%s]?",
                 shown, shown);
     return false;

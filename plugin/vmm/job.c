@@ -9,7 +9,7 @@ static bool check_format(const struct options *opt, enum format_kind *kind, GErr
     *kind = opt->format ? format_lookup(opt->format) : FORMAT_QCOW2;
     if (*kind != FORMAT_UNKNOWN)
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': Unknown driver '%s'",
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not open '%s': Unknown driver '%s'",
                 options_shown_name(opt), opt->format);
     return false;
 }
@@ -109,7 +109,7 @@ static bool run_repair(struct result *res, const struct image *img, struct progr
     if (ok)
         result_conclude(res);
     else
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "%s%s", local->message, result_image_state(res));
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "%s%s", local->message, result_image_state(res));
     settle_journal(res, img, &uf);
     return ok;
 }
@@ -140,7 +140,7 @@ bool job_run(struct result *res, struct image *img, struct progress *pr, GError 
         return false;
     res->file_size = img->size;
     if (kind == FORMAT_NO_CHECKS) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_NO_CHECKS, "This image format does not support checks");
+        g_set_error(error, VR_ERROR, VR_ERROR_NO_CHECKS, "This image format does not support checks");
         return false;
     }
     return run_opened(res, img, pr, error);

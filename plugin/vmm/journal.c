@@ -8,8 +8,7 @@
 #include <unistd.h>
 
 #include "child.h"
-#include "crc32c.h"
-#include "fileio.h"
+#include "common.h"
 #include "journal_format.h"
 
 #define SECTORS (OVERLAY_PAGE / VMM_SECTOR)

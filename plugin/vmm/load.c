@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "child.h"
-#include "crc32c.h"
+#include "common.h"
 #include "guest_image.h"
 
 const void *load_embedded(uint64_t *size)

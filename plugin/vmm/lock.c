@@ -41,7 +41,7 @@ static int lock_byte(int fd, int command, short type, off_t byte)
 
 static bool lock_fail(GError **error, const char *shown, const char *what)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_IN_USE,
+    g_set_error(error, VR_ERROR, VR_ERROR_IN_USE,
                 "Could not open '%s': Failed to get %s lock\nIs another process using the image [%s]?", shown, what,
                 shown);
     return false;
@@ -53,7 +53,7 @@ static bool hold(int fd, unsigned set, off_t base, const char *shown, GError **e
         int ret = set & 1u << i ? lock_byte(fd, F_OFD_SETLK, F_RDLCK, base + i) : 0;
 
         if (ret < 0) {
-            g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': Failed to lock byte %d: %s",
+            g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not open '%s': Failed to lock byte %d: %s",
                         shown, (int)(base + i), g_strerror(-ret));
             return false;
         }

@@ -23,7 +23,7 @@ static void open_standard_descriptors(void)
 static int usage_error(const GError *error)
 {
     fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
-    if (error->code == FRONT_ERROR_USAGE)
+    if (error->code == VR_ERROR_USAGE)
         fprintf(stderr, "Try '%s --help' for more information\n", g_get_prgname());
     return EXIT_FAILURE;
 }

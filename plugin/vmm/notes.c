@@ -36,7 +36,7 @@ bool notes_take(GPtrArray *notes, const char *value, GError **error)
         g_ptr_array_add(notes, g_strdup(value));
         return true;
     }
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                 "--note expects managed-save:NAME or overlay:NAME, and at most %d times, not '%s'", NOTES_MAX, value);
     return false;
 }

@@ -6,11 +6,6 @@
 
 #include "front.h"
 
-GQuark front_error_quark(void)
-{
-    return g_quark_from_static_string("vol-repair-front");
-}
-
 /* Long options without a letter. */
 enum {
     OPT_OUTPUT = 256,
@@ -160,7 +155,7 @@ static bool take_repair(struct options *opt, const char *value, GError **error)
     } else if (g_str_equal(value, "all")) {
         opt->mode = FRONT_ALL;
     } else {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+        g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                     "Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
         return false;
     }
@@ -176,7 +171,7 @@ static bool take_mode(struct options *opt, const char *value, GError **error)
             return true;
         }
     }
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "--mode expects 'check', 'leaks', 'all' or 'undo', not '%s'",
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE, "--mode expects 'check', 'leaks', 'all' or 'undo', not '%s'",
                 value);
     return false;
 }
@@ -186,7 +181,7 @@ static bool take_output(struct options *opt, const char *value, GError **error)
     opt->json = g_str_equal(value, "json");
     if (opt->json || g_str_equal(value, "human"))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--output must be used with human or json as argument.");
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "--output must be used with human or json as argument.");
     return false;
 }
 
@@ -198,7 +193,7 @@ static bool take_cache(const char *value, GError **error)
         if (g_str_equal(value, modes[i]))
             return true;
     }
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Invalid source cache option: %s", value);
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Invalid source cache option: %s", value);
     return false;
 }
 
@@ -211,7 +206,7 @@ static bool take_accel(struct options *opt, const char *value, GError **error)
     } else if (g_str_equal(value, "process")) {
         opt->accel = VMM_ACCEL_PROCESS;
     } else {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "--accel expects 'kvm', 'process' or 'auto', not '%s'",
+        g_set_error(error, VR_ERROR, VR_ERROR_USAGE, "--accel expects 'kvm', 'process' or 'auto', not '%s'",
                     value);
         return false;
     }
@@ -222,7 +217,7 @@ static bool take_number(const char *option, const char *value, uint64_t max, uin
 {
     if (number_parse(value, 0, max, number))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "%s expects a number from 0 to %" G_GUINT64_FORMAT ", not '%s'",
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE, "%s expects a number from 0 to %" G_GUINT64_FORMAT ", not '%s'",
                 option, max, value);
     return false;
 }
@@ -237,7 +232,7 @@ static bool take_limit(struct undo_limits *limits, int letter, const char *value
         return true;
     if (letter == OPT_UNDO_MAX_TOTAL && number_parse(value, 1, 10000, &limits->total))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                 letter == OPT_UNDO_MAX_BYTES ? "--undo-max-bytes expects a size such as 4G, not '%s'"
                                              : "--undo-max-count and --undo-max-total expect a number from 1 to 10000, not '%s'",
                 value);
@@ -254,7 +249,7 @@ static bool take_numeric(struct options *opt, int letter, const char *value, GEr
     case OPT_MEMORY:
         if (size_parse(value, &opt->memory))
             return true;
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "--memory expects a size such as 256M, not '%s'", value);
+        g_set_error(error, VR_ERROR, VR_ERROR_USAGE, "--memory expects a size such as 256M, not '%s'", value);
         return false;
     case OPT_TIMEOUT:
         if (!take_number("--timeout", value, 86400, &number, error))
@@ -359,7 +354,7 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
 
 static bool refuse(GError **error, const char *text)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE, "%s", text);
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE, "%s", text);
     return false;
 }
 
@@ -392,14 +387,14 @@ static bool path_from_filename(struct options *opt, GError **error)
         }
     }
     if (opt->image_fd < 0 && name[before_colon] == ':') {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     "Could not open '%s': Unknown protocol '%.*s'; only files and block devices of this host can be "
                     "checked (a file of this name: ./%s)",
                     name, (int)before_colon, name, name);
         return false;
     }
     if (!*name) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     "Could not open '': The 'file' block driver requires a file name");
         return false;
     }
@@ -415,12 +410,12 @@ static bool take_file(struct options *opt, const char *argument, GError **error)
     if (!opt->image_opts)
         return path_from_filename(opt, error);
     if (opt->format) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--image-opts and --format are mutually exclusive");
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "--image-opts and --format are mutually exclusive");
         return false;
     }
     if (imageopts_parse(argument, opt, &local))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open '%s': %s", argument, local->message);
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not open '%s': %s", argument, local->message);
     g_error_free(local);
     return false;
 }
@@ -438,7 +433,7 @@ bool options_parse(struct options *opt, int argc, char **argv, GError **error)
     optind = 0; /* GNU: start afresh, the tests parse more than once */
     while ((letter = getopt_long(argc, argv, ":hVf:r:T:qUp", long_options, NULL)) != -1) {
         if (letter == '?' || letter == ':') {
-            g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+            g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                         letter == ':' ? "missing argument for option '%s'" : "unrecognized option '%s'",
                         argv[optind - 1]);
             return false;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "child.h"
-#include "fileio.h"
+#include "common.h"
 #include "journal_format.h"
 
 #define SECTORS (OVERLAY_PAGE / VMM_SECTOR)

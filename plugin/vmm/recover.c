@@ -16,7 +16,7 @@ bool recover_is_journal(int fd)
 
 static bool failed(GError **error, const char *what, const char *path, int err)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s '%s': %s", what, path, undofile_strerror(err));
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not %s '%s': %s", what, path, undofile_strerror(err));
     return false;
 }
 
@@ -110,7 +110,7 @@ bool recover_undo(struct result *res, const struct image *img, const char *named
     if (!journal)
         return false;
     if (fd < 0 && errno == ENOENT && !named && (fitting = find_fitting(img))) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     "No undo journal was made for this image under this name; '%s' fits what it holds: --undo=FILE takes it",
                     fitting);
         return false;
@@ -162,7 +162,7 @@ static bool refuse_foreign(const struct vmm_undo *u, const char *journal, GError
 {
     g_autofree char *name = g_strescape(u->image_name, NULL);
 
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                 "The repair of '%s' was interrupted, and what it has written is in this image: --mode=undo --undo='%s' rolls "
                 "it back", name, journal);
     return false;

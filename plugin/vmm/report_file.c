@@ -15,7 +15,7 @@
 
 static bool failed(GError **error, const char *path)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not write the report '%s': %s", path,
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not write the report '%s': %s", path,
                 g_strerror(errno));
     return false;
 }
@@ -131,16 +131,16 @@ static bool is_replaceable(const char *path)
 bool report_check_target(const struct options *opt, const struct image *img, GError **error)
 {
     if (opt->report && image_is_file(img, opt->report)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The report '%s' is the image itself", opt->report);
         return false;
     }
     if (opt->report && !is_stream(opt->report) && !is_replaceable(opt->report)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "The report '%s' is neither a file nor a pipe or terminal",
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The report '%s' is neither a file nor a pipe or terminal",
                     opt->report);
         return false;
     }
     if (opt->report_fd >= 0 && (fcntl(opt->report_fd, F_GETFL) < 0 || image_is_fd(img, opt->report_fd))) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "--report-fd: descriptor %d cannot take a report",
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "--report-fd: descriptor %d cannot take a report",
                     opt->report_fd);
         return false;
     }

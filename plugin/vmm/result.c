@@ -56,8 +56,8 @@ static void conclude_as(struct result *res, enum verdict verdict, int exit_code,
 
 void result_fail(struct result *res, const GError *error)
 {
-    bool no_checks = error->code == FRONT_ERROR_NO_CHECKS;
-    bool refused = no_checks || error->code == FRONT_ERROR_IN_USE;
+    bool no_checks = error->code == VR_ERROR_NO_CHECKS;
+    bool refused = no_checks || error->code == VR_ERROR_IN_USE;
 
     conclude_as(res, refused ? VERDICT_REFUSED : VERDICT_FAILED, no_checks ? EXIT_NO_CHECKS : EXIT_FAILURE,
                 g_strdup(error->message));

@@ -8,8 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "crc32c.h"
-#include "fileio.h"
+#include "common.h"
 #include "journal_format.h"
 
 #define PAYLOAD(sectors) ((size_t)(sectors) * (VMM_SECTOR + sizeof(uint32_t)))

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "front.h"
-#include "undo_name.h"
 
 #define FILES_MAX 16384u /* looked at in a directory */
 

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "front.h"
-#include "undo_name.h"
 
 /*
  * `<path>.old` exists only while a run is on: the older journal is neither lost when nothing is committed, nor in
@@ -21,7 +20,7 @@ static char *older_path(const char *path)
 
 static bool failed(GError **error, const char *what, const char *path)
 {
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "Could not %s '%s': %s", what, path, undofile_strerror(errno));
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not %s '%s': %s", what, path, undofile_strerror(errno));
     return false;
 }
 
@@ -48,7 +47,7 @@ char *undofile_default_path(const struct image *img, bool create, GError **error
         return NULL;
     }
     if (!undodir_is_trusted(dir)) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                     "The directory of undo journals '%s', or one above it, is another user's, or others can write to it", dir);
         return NULL;
     }
@@ -167,13 +166,13 @@ static bool may_be_put_aside(const char *path, int fd, const struct image *img, 
     struct vmm_journal_info info;
 
     if (image_is_file(img, path) || fd < 0 || !recover_is_journal(fd) || vmm_undo_peek(fd, &info) < 0) {
-        g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED, "'%s' exists and is not an undo journal", path);
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "'%s' exists and is not an undo journal", path);
         return false;
     }
     if (!info.headed || undodir_kin(info.identity, info.image_name, img) != KIN_NONE)
         return true;
     name = g_strescape(info.image_name, NULL);
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                 "'%s' is the undo journal of another image ('%s'); --undo=FILE names another file for this one", path, name);
     return false;
 }

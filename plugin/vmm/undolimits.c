@@ -84,7 +84,7 @@ bool undolimits_room(const struct options *opt, const struct image *img, const c
         *room = limits->bytes - bytes;
         return true;
     }
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_FAILED,
+    g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
                 "There is no room for another undo journal in '%s': the newest of each image and the interrupted ones are "
                 "%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " (--undo-max-total), with %" G_GUINT64_FORMAT
                 " of %" G_GUINT64_FORMAT " bytes (--undo-max-bytes); remove what nobody will undo, or raise the limits",

@@ -47,7 +47,7 @@ bool user_choose(const char *text, struct vmm_config *cfg, GError **error)
         cfg->uid = cfg->gid = NOBODY;
     if (!text || (find_user(parts[0], cfg) && (!parts[1] || find_group(parts[1], cfg)) && cfg->uid != 0))
         return true;
-    g_set_error(error, FRONT_ERROR, FRONT_ERROR_USAGE,
+    g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                 "--user expects a user other than root, and perhaps :GROUP, not '%s'", text);
     return false;
 }

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "crc32c.h"
+#include "common.h"
 #include "fuzz.h"
 #include "journal_format.h"
 #include "undo.h"

@@ -16,7 +16,7 @@
 #include "cases.h"
 #include "patience.h"
 #include "undo.h"
-#include "vmm.h"
+#include "vmm_proto.h"
 #include "vr_records.h"
 
 #define NAME(name) #name,

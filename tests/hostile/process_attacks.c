@@ -16,7 +16,7 @@
 
 #include "boot.h"
 #include "patience.h"
-#include "vmm.h"
+#include "vmm_proto.h"
 #include "vr_records.h"
 
 #if defined(__SANITIZE_ADDRESS__)

@@ -44,7 +44,7 @@ def mutant(name, file, old, new, command, *words):
     return Mutant(name, file, old, new, command, list(words))
 
 
-VMM, BACKEND, QCOW2 = 'plugin/vmm/', 'plugin/backend/', 'guest/formats/qcow2/'
+COMMON, VMM, BACKEND, QCOW2 = 'plugin/common/', 'plugin/vmm/', 'plugin/backend/', 'guest/formats/qcow2/'
 TABLE = [
     # the sandbox
     mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
@@ -143,9 +143,9 @@ TABLE = [
            '    child_check_stop(w->c);\n    int err = pwrite_all(w->c', ERRORS, 'interrupted_in_the_commit'),
     mutant('the size of the image is looked at again', VMM + 'commit.c', '(uint64_t)end == c->cfg->image_size ? 0 : -ESTALE', '0',
            HOSTILE, 'image changes its size'),
-    mutant('short reads are gone on with', VMM + 'fileio.c', 'if (n == 0) {', 'if ((size_t)n < len) {\n            p += n;\n'
+    mutant('short reads are gone on with', COMMON + 'fileio.c', 'if (n == 0) {', 'if ((size_t)n < len) {\n            p += n;\n'
            '            len -= (size_t)n;', ERRORS, 'reads_and_writes_in_pieces'),
-    mutant('short writes are gone on with', VMM + 'fileio.c', 'if (n <= 0)\n            return n < 0 ? -errno : -EIO;',
+    mutant('short writes are gone on with', COMMON + 'fileio.c', 'if (n <= 0)\n            return n < 0 ? -errno : -EIO;',
            'return n < 0 ? -errno : 0;', ERRORS, 'reads_and_writes_in_pieces'),
     # libvirt
     mutant('a job is its owner\'s', BACKEND + 'host/identity.c', '(caller[0] && g_str_equal(caller, owner));', '(caller && owner);',

@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "common.h"
 #include "jobs.h"
-#include "undo_name.h"
 
 /* Descriptors in the helper. Ours are moved to FIRST_OWN_FD and above first, so that no dup2 covers another's source. */
 enum { HELPER_IMAGE_FD = 3, HELPER_REPORT_FD = 4, HELPER_FD_COUNT = 5, FIRST_OWN_FD = 10 };

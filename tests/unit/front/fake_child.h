@@ -3,7 +3,7 @@
 #ifndef FAKE_CHILD_H
 #define FAKE_CHILD_H
 
-#include "vmm.h"
+#include "vmm_proto.h"
 
 /* Runs in the forked child, instead of a guest; returns the exit status. */
 extern int (*fake_script)(const struct vmm_config *cfg);

@@ -5,7 +5,7 @@
 
 #include "child.h"
 #include "fake_child.h"
-#include "fileio.h"
+#include "common.h"
 #include "unit.h"
 
 #define SIZE 65536u

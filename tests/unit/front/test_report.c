@@ -177,7 +177,7 @@ static JsonNode *parsed(const struct result *res)
 static void without_a_run(void **state)
 {
     struct options opt = options_of(FRONT_CHECK);
-    g_autoptr(GError) error = g_error_new_literal(FRONT_ERROR, FRONT_ERROR_FAILED, "Could not open it");
+    g_autoptr(GError) error = g_error_new_literal(VR_ERROR, VR_ERROR_FAILED, "Could not open it");
     g_autoptr(JsonNode) node = NULL;
     JsonObject *object;
     struct result res;
@@ -199,7 +199,7 @@ static void without_a_run(void **state)
 static void odd_names(void **state)
 {
     struct options opt = options_of(FRONT_CHECK);
-    g_autoptr(GError) error = g_error_new_literal(FRONT_ERROR, FRONT_ERROR_FAILED, "x");
+    g_autoptr(GError) error = g_error_new_literal(VR_ERROR, VR_ERROR_FAILED, "x");
     g_autoptr(JsonNode) node = NULL;
     g_autofree char *text = NULL;
     struct result res;

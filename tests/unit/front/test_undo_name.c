@@ -5,7 +5,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "undo_name.h"
+#include "common.h"
 #include "unit.h"
 
 static char dir[] = "/tmp/front-name-XXXXXX";

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "crc32c.h"
+#include "common.h"
 #include "journal_format.h"
 #include "unit.h"
 

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "crc32c.h"
+#include "common.h"
 
 static struct repair repair;
 

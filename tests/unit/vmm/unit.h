@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "child.h"
-#include "fileio.h"
+#include "common.h"
 #include "journal_format.h"
 
 /* xorshift64*: the same numbers in every run. */

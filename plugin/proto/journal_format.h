@@ -39,7 +39,7 @@ struct vmm_journal_header {
     uint32_t reserved;
     char image_name[256];/* NUL-terminated: the path it had */
     /* Version 1 ends here. */
-    char identity[160];  /* NUL-terminated: undo_name.h; what finds the image again */
+    char identity[160];  /* NUL-terminated: undo_name.c; what finds the image again */
 };
 #define VMM_HEADER_1_SIZE 296u
 

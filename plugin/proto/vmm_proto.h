@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vmm.h: the seam between the front (options, image, locks, rendering: GLib) and the VMM child
+ * vmm_proto.h: the seam between the front (options, image, locks, rendering: GLib) and the VMM child
  * (KVM, ring, overlay, journal, commit: plain C, sandboxed).
  *
  * The front opens everything, forks, and calls vmm_child() in the child, which never returns. The
  * child says what happens as frames on msg_fd. The front trusts no frame: lengths are bounded here,
  * codes are looked up, and a child that dies without a last frame is "the VMM died".
  */
-#ifndef VMM_H
-#define VMM_H
+#ifndef VMM_PROTO_H
+#define VMM_PROTO_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,7 +39,7 @@ struct vmm_config {
     unsigned timeout;     /* seconds without progress after which the guest is killed; 0 = never */
     uint32_t examples;    /* records wanted for each problem */
     char image_name[256]; /* for the journal's header, truncated */
-    char image_identity[160]; /* the same: undo_name.h */
+    char image_identity[160]; /* the same: undo_name.c */
     const void *guest_elf;   /* tests: another guest than the embedded one; NULL = the embedded one */
     uint64_t guest_elf_size;
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* undo_name.c: the identity of an image, and the names of its journals. */
-#include "undo_name.h"
+#include "common.h"
 
 #include <errno.h>
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>

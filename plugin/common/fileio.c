@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fileio.c: whole positional reads and writes, and syncs. */
-#include "fileio.h"
+#include "common.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* crc32c.c: CRC32C (Castagnoli), by the processor's instruction where it has one. */
-#include "crc32c.h"
+#include "common.h"
 
 #include <string.h>
 

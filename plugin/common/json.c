@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * json_write.c: writes JSON as qemu-img lays it out and escapes it.
+ * json.c: writes JSON as qemu-img lays it out and escapes it.
  *
  * json-glib prints neither so, and with all that it draws in, it took a third of the time of a check of a small image.
  */
-#include "front.h"
+#include "common.h"
+
+#include <glib.h>
 
 struct json {
     GString *out;
