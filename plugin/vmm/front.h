@@ -25,14 +25,6 @@ enum front_mode {
 
 enum progress_wish { PROGRESS_AUTO, PROGRESS_ALWAYS };
 
-/* What the directory of undo journals may hold. Journals of what was interrupted are never removed for it. */
-struct undo_limits {
-    uint64_t count; /* journals of one image, 1 at least */
-    uint64_t total; /* journals in all */
-    uint64_t bytes; /* in all */
-    uint64_t days;  /* since the last change of a journal; 0 = for ever */
-};
-
 struct options {
     enum front_mode mode;
     bool own_mode;      /* --mode was given, not -r: say more than qemu-img does */
@@ -58,7 +50,8 @@ struct options {
     char *path;         /* what to open */
     char *name;
     char *undo;
-    struct undo_limits undo_limits;
+    /* --undo-max-...: struct undo_limits */
+    uint64_t undo_max_count, undo_max_total, undo_max_bytes, undo_max_age;
     char *report;
     GPtrArray *notes; /* ID:NAME, as notes_take() let them in */
 };
@@ -120,6 +113,13 @@ bool image_measure(struct image *img, const struct options *opt, GError **error)
 bool image_is_file(const struct image *img, const char *path);
 bool image_is_fd(const struct image *img, int fd);
 
+/* What its journals are found by. */
+static inline struct undo_image image_for_undo(const struct image *img)
+{
+    return (struct undo_image){.path = img->real_path, .identity = img->identity, .size = img->size, .is_device = img->is_device,
+                               .dev = img->dev, .ino = img->ino};
+}
+
 /* ---- lock.c: QEMU's byte locks -------------------------------------------------------------------- */
 
 enum lock_kind { LOCK_CHECK, LOCK_REPAIR };
@@ -147,75 +147,6 @@ bool accel_open(struct result *res, struct vmm_config *cfg, GError **error);
 void accel_fell_back(struct result *res, char *reason);
 /* For the report: kvm, process, or none. */
 const char *accel_name(const struct result *res);
-
-/* ---- undofile.c: where the journal lies ------------------------------------------------------------ */
-
-struct undofile {
-    char *path; /* the journal */
-    int fd;     /* locked */
-    uint64_t room; /* bytes it may have; 0 = any number */
-};
-
-/*
- * A journal that is there, locked; write: to change, move or remove it. -1 and errno: EBUSY where another run has it,
- * EINVAL where it is no regular file, EPERM where it is not ours alone to write.
- */
-int undofile_open(const char *path, bool write);
-/* What such an errno means. */
-const char *undofile_strerror(int err);
-
-/* Default place for this image: made 0700 if missing when `create`. Free with g_free. */
-char *undofile_default_path(const struct image *img, bool create, GError **error);
-/* Puts an older journal of the same image aside and creates an empty one. */
-bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error);
-/* The repair stands: the older journal becomes `<path>.N`. Closes. */
-void undofile_keep(struct undofile *uf);
-/* Nothing was committed: removes the journal and puts the older one back. Closes. */
-void undofile_discard(struct undofile *uf);
-void undofile_close(struct undofile *uf);
-/* Removes a journal that nobody uses, unless it is one of something that was interrupted. */
-bool undofile_evict(const char *path);
-/* Removes a journal of which nothing is needed any more, if fd is still the one of that name, and puts the older one back. */
-void undofile_remove(const char *path, int fd);
-/* An unlinked file for the guest's writes, beside the journal; -1 and errno on failure. */
-int overlay_open(const char *journal_path);
-
-/* ---- undodir.c: the directory of journals ------------------------------------------------------------- */
-
-struct journal {
-    char *path;
-    struct vmm_journal_info info;
-};
-
-/* In what way a journal is an image's: not at all, by its name, by what a reboot leaves the same. */
-enum kin { KIN_NONE, KIN_PATH, KIN_IDENTITY };
-
-/* /var/lib/vol-repair/undo of root, or the user's own. Caller frees. */
-char *undodir_path(void);
-/* Whether nobody but us, or root, can write to it. */
-bool undodir_is_safe(const struct stat *st);
-/* Whether the directory is safe or not there; of the default one those above it too that we make. */
-bool undodir_is_trusted(const char *dir);
-/* The journals of a directory whose names begin so, newest first; none where it is not safe. Nothing is locked. */
-GPtrArray *undodir_list(const char *dir, const char *begin);
-/* identity and name as a journal's header has them. */
-enum kin undodir_kin(const char *identity, const char *image_name, const struct image *img);
-/* Path of the newest journal of this image in the default directory; where there is none, the path it would have. */
-char *undodir_find(const struct image *img, GError **error);
-/* Whether it was made for this image. */
-bool undodir_is_of(const struct journal *j, const struct image *img);
-/* Whether it is worth comparing with this image: a commit or an undo of an image of its size may have been cut. */
-bool undodir_may_be_cut(const struct journal *j, const struct image *img);
-
-/* ---- undolimits.c: a bound for the journals ------------------------------------------------------------ */
-
-/*
- * Before a repair whose journal goes to path: *room is how many bytes it may have, beside those journals that must stay; 0 = any
- * number. False where there is no room at all.
- */
-bool undolimits_room(const struct options *opt, const struct image *img, const char *path, uint64_t *room, GError **error);
-/* After it: removes what is too old or too much. */
-void undolimits_apply(const struct options *opt, const struct image *img, const char *path);
 
 /* ---- result.c: what a run came to ------------------------------------------------------------------ */
 
@@ -392,8 +323,6 @@ bool job_run(struct result *res, struct image *img, struct progress *pr, GError 
 
 /* ---- recover.c: rolling back, in plain host code ------------------------------------------------------ */
 
-/* Whether it is a journal, or an empty file. */
-bool recover_is_journal(int fd);
 /* --mode=undo; named: the journal, or NULL for the newest of this image. */
 bool recover_undo(struct result *res, const struct image *img, const char *named, GError **error);
 /*

@@ -73,8 +73,17 @@ static void mend_cut(struct result *res, const struct image *img, const struct u
                 g_get_prgname(), uf->path, g_strerror(err));
 }
 
+static struct undo_limits limits_of(const struct options *opt)
+{
+    return (struct undo_limits){.count = opt->undo_max_count, .total = opt->undo_max_total, .bytes = opt->undo_max_bytes,
+                                .days = opt->undo_max_age};
+}
+
 static void settle_journal(struct result *res, const struct image *img, struct undofile *uf)
 {
+    struct undo_limits limits = limits_of(res->opt);
+    struct undo_image of = image_for_undo(img);
+
     if (result_repair_changed(res)) {
         res->undo_path = g_strdup(uf->path);
         res->undo_bytes = res->commit.bytes_journal;
@@ -84,7 +93,7 @@ static void settle_journal(struct result *res, const struct image *img, struct u
                     "has changed since\n",
                     g_get_prgname(), uf->path, g_strerror(res->commit.error));
         undofile_keep(uf);
-        undolimits_apply(res->opt, img, res->undo_path);
+        undolimits_apply(&limits, &of, res->undo_path);
     } else {
         undofile_discard(uf);
     }
@@ -93,13 +102,15 @@ static void settle_journal(struct result *res, const struct image *img, struct u
 static bool run_repair(struct result *res, const struct image *img, struct progress *pr, GError **error)
 {
     const char *named = res->opt->undo;
-    g_autofree char *journal = named ? g_strdup(named) : undofile_default_path(img, true, error);
+    struct undo_limits limits = limits_of(res->opt);
+    struct undo_image of = image_for_undo(img);
+    g_autofree char *journal = named ? g_strdup(named) : undofile_default_path(&of, true, error);
     g_autoptr(GError) local = NULL;
     struct undofile uf;
     uint64_t room = 0;
     bool ok;
 
-    if (!journal || !undolimits_room(res->opt, img, journal, &room, error) || !undofile_create(&uf, journal, img, error))
+    if (!journal || !undolimits_room(&limits, &of, journal, &room, error) || !undofile_create(&uf, journal, &of, error))
         return false;
     uf.room = room;
     ok = front_run(res, img, &uf, pr, &local);

@@ -140,7 +140,10 @@ static void options_default(struct options *opt)
     opt->memory = UINT64_C(256) << 20;
     opt->timeout = 30;
     opt->examples = 100;
-    opt->undo_limits = (struct undo_limits){.count = 8, .total = 1000, .bytes = UINT64_C(4) << 30, .days = 90};
+    opt->undo_max_count = 8;
+    opt->undo_max_total = 1000;
+    opt->undo_max_bytes = UINT64_C(4) << 30;
+    opt->undo_max_age = 90;
     opt->image_fd = -1;
     opt->report_fd = -1;
     opt->notes = g_ptr_array_new_with_free_func(g_free);
@@ -222,15 +225,15 @@ static bool take_number(const char *option, const char *value, uint64_t max, uin
     return false;
 }
 
-static bool take_limit(struct undo_limits *limits, int letter, const char *value, GError **error)
+static bool take_limit(struct options *opt, int letter, const char *value, GError **error)
 {
     if (letter == OPT_UNDO_MAX_AGE)
-        return take_number("--undo-max-age", value, 36500, &limits->days, error);
-    if (letter == OPT_UNDO_MAX_BYTES && size_parse(value, &limits->bytes) && limits->bytes)
+        return take_number("--undo-max-age", value, 36500, &opt->undo_max_age, error);
+    if (letter == OPT_UNDO_MAX_BYTES && size_parse(value, &opt->undo_max_bytes) && opt->undo_max_bytes)
         return true;
-    if (letter == OPT_UNDO_MAX_COUNT && number_parse(value, 1, 10000, &limits->count))
+    if (letter == OPT_UNDO_MAX_COUNT && number_parse(value, 1, 10000, &opt->undo_max_count))
         return true;
-    if (letter == OPT_UNDO_MAX_TOTAL && number_parse(value, 1, 10000, &limits->total))
+    if (letter == OPT_UNDO_MAX_TOTAL && number_parse(value, 1, 10000, &opt->undo_max_total))
         return true;
     g_set_error(error, VR_ERROR, VR_ERROR_USAGE,
                 letter == OPT_UNDO_MAX_BYTES ? "--undo-max-bytes expects a size such as 4G, not '%s'"
@@ -331,7 +334,7 @@ static bool take_option(struct options *opt, int letter, const char *value, GErr
     case OPT_UNDO_MAX_TOTAL:
     case OPT_UNDO_MAX_BYTES:
     case OPT_UNDO_MAX_AGE:
-        return take_limit(&opt->undo_limits, letter, value, error);
+        return take_limit(opt, letter, value, error);
     case OPT_REPORT:
         string_set(&opt->report, value);
         return true;

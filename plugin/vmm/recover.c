@@ -2,17 +2,9 @@
 /* recover.c: rolls an image back from its undo journal, when asked to, or after a repair that was cut. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "front.h"
-
-bool recover_is_journal(int fd)
-{
-    struct stat st;
-
-    return vmm_undo_is_journal(fd) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0);
-}
 
 static bool failed(GError **error, const char *what, const char *path, int err)
 {
@@ -22,7 +14,9 @@ static bool failed(GError **error, const char *what, const char *path, int err)
 
 static enum kin kin_of(const struct vmm_undo *u, const struct image *img)
 {
-    return undodir_kin(u->identity, u->image_name, img);
+    struct undo_image of = image_for_undo(img);
+
+    return undodir_kin(u->identity, u->image_name, &of);
 }
 
 /* ---- --mode=undo -------------------------------------------------------------------------------------- */
@@ -102,7 +96,8 @@ static char *find_fitting(const struct image *img)
 
 bool recover_undo(struct result *res, const struct image *img, const char *named, GError **error)
 {
-    g_autofree char *journal = named ? g_strdup(named) : undodir_find(img, error);
+    struct undo_image of = image_for_undo(img);
+    g_autofree char *journal = named ? g_strdup(named) : undodir_find(&of, error);
     g_autofree char *fitting = NULL;
     int fd = journal ? undofile_open(journal, true) : -1;
     bool ok;
@@ -201,7 +196,7 @@ static bool recover_one(const struct image *img, const char *journal, bool mine,
     /* What is no journal is refused where one is to be made. */
     if (fd < 0)
         return !in->repair || !mine || errno != EBUSY || failed(error, "use the undo journal", journal, errno);
-    if (recover_is_journal(fd))
+    if (undofile_is_journal(fd))
         ok = recover_open(img, journal, fd, in, error);
     close(fd);
     return ok;
@@ -211,6 +206,7 @@ bool recover_interrupted(const struct image *img, const char *named, struct inte
 {
     g_autofree char *dir = undodir_path();
     g_autoptr(GPtrArray) journals = undodir_list(dir, "");
+    struct undo_image of = image_for_undo(img);
     unsigned probes = 0;
 
     if (named && !recover_one(img, named, true, in, error))
@@ -218,10 +214,10 @@ bool recover_interrupted(const struct image *img, const char *named, struct inte
     for (unsigned i = 0; i < journals->len && probes < PROBES_MAX; i++) {
         const struct journal *j = journals->pdata[i];
 
-        if (!undodir_may_be_cut(j, img))
+        if (!undodir_may_be_cut(j, &of))
             continue;
         probes++;
-        if (!recover_one(img, j->path, undodir_is_of(j, img), in, error))
+        if (!recover_one(img, j->path, undodir_is_of(j, &of), in, error))
             return false;
     }
     return true;

@@ -44,7 +44,8 @@ def mutant(name, file, old, new, command, *words):
     return Mutant(name, file, old, new, command, list(words))
 
 
-COMMON, VMM, BACKEND, QCOW2 = 'plugin/common/', 'plugin/vmm/', 'plugin/backend/', 'guest/formats/qcow2/'
+COMMON, VMM = 'plugin/common/', 'plugin/vmm/'
+BACKEND, QCOW2, UNDO = 'plugin/backend/', 'guest/formats/qcow2/', 'plugin/undo/'
 TABLE = [
     # the sandbox
     mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
@@ -105,39 +106,39 @@ TABLE = [
            'rollback_that_fails_is_tried_again'),
     mutant('the journal says how far a run came', VMM + 'job.c', 'if (!err && !u.whole && !res->commit_begun)',
            'if (!res->commit_begun)', UNIT_JOB),
-    mutant('after a sync that failed all is written again', VMM + 'undo.c', 'if (to->again) {', 'if (0 && to->again) {', UNIT_UNDO),
-    mutant('an undo leaves its mark', VMM + 'undo.c', 'if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)',
+    mutant('after a sync that failed all is written again', UNDO + 'rollback.c', 'if (to->again) {', 'if (0 && to->again) {', UNIT_UNDO),
+    mutant('an undo leaves its mark', UNDO + 'rollback.c', 'if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)',
            'if (u->state == VMM_UNDO_READY && u->finished && u->undoing)', UNIT_UNDO),
-    mutant('a whole undo ends its journal', VMM + 'undo.c', '    if (u->spent)\n        return VMM_UNDO_SPENT;\n', '', JOURNALS,
+    mutant('a whole undo ends its journal', UNDO + 'read.c', '    if (u->spent)\n        return VMM_UNDO_SPENT;\n', '', JOURNALS,
            'spent_journal'),
-    mutant('a size alone cuts no image', VMM + 'undo.c', 'if (t->below == 0)', 'if (t->neither > 0 && t->old + t->new == 0)',
+    mutant('a size alone cuts no image', UNDO + 'read.c', 'if (t->below == 0)', 'if (t->neither > 0 && t->old + t->new == 0)',
            'unit/vmm/test_vmm_undo_damage'),
-    mutant('a whole repair is not taken back unasked', VMM + 'undo.c', 'state == VMM_UNDO_READY && !u->complete &&',
+    mutant('a whole repair is not taken back unasked', UNDO + 'read.c', 'state == VMM_UNDO_READY && !u->complete &&',
            'state == VMM_UNDO_READY &&', ERRORS, 'power_cut_before_the_end_of_the_journal'),
     mutant('an undo is not cut by a signal', VMM + 'recover.c', '    signals_block();\n', '', ERRORS,
            'undo_that_is_interrupted_ends_whole'),
-    mutant('a journal is locked', VMM + 'undofile.c', 'return fcntl(fd, F_OFD_SETLK, &whole) == 0 ||', 'return whole.l_start == 0 ||',
+    mutant('a journal is locked', UNDO + 'file.c', 'return fcntl(fd, F_OFD_SETLK, &whole) == 0 ||', 'return whole.l_start == 0 ||',
            ERRORS, 'journal_in_use_by_another_run'),
     mutant('the journal of a copy stays', VMM + 'recover.c', 'if (in->repair && ours && !settle(',
            'if (in->repair && (ours || 1) && !settle(', JOURNALS, 'copy_of_what_was_cut'),
-    mutant("another image's journal keeps its name", VMM + 'undofile.c', 'if (!info.headed || undodir_kin(',
+    mutant("another image's journal keeps its name", UNDO + 'file.c', 'if (!info.headed || undodir_kin(',
            'if (info.headed || undodir_kin(', ERRORS, 'journal_of_a_copy'),
     mutant('an interrupted repair is not clean', VMM + 'result.c', 'if (result_is_interrupted(res) || result_is_corrupt(res))',
            'if (result_is_corrupt(res) && 0)', JOURNALS, 'sound_and_interrupted'),
     mutant('a rollback is a change', VMM + 'result.c', 'res->image_changed = res->interrupted.rolled_back || ',
            'res->image_changed = ', JOURNALS, 'rollback_alone_is_a_change'),
-    mutant('what was interrupted is never given up', VMM + 'undolimits.c', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n'
+    mutant('what was interrupted is never given up', UNDO + 'limits.c', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n'
            '        return true;', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n        return !limits->days;', JOURNALS,
            'interrupted_journal'),
-    mutant('the newest journal of an image stays', VMM + 'undolimits.c', 'return is_first(images, j) && ', 'return !images && ', JOURNALS,
+    mutant('the newest journal of an image stays', UNDO + 'limits.c', 'return is_first(images, j) && ', 'return !images && ', JOURNALS,
            'needed_journals'),
-    mutant('journals of an image are bounded', VMM + 'undolimits.c', 's->own > s->limits->count', 's->own > 100', JOURNALS,
+    mutant('journals of an image are bounded', UNDO + 'limits.c', 's->own > s->limits->count', 's->own > 100', JOURNALS,
            'journals_of_'),
-    mutant('a device is known by more than its number', VMM + 'undodir.c', 'if (identity[0] && strcmp(identity, img->identity) == 0)',
+    mutant('a device is known by more than its number', UNDO + 'dir.c', 'if (identity[0] && strcmp(identity, img->identity) == 0)',
            'if (identity[0] && img->size == 1)', JOURNALS, 'device_of_another_number'),
-    mutant('the name of a device is not enough', VMM + 'undodir.c', '(!identity[0] || !img->is_device)', '(img->fd >= -1)',
+    mutant('the name of a device is not enough', UNDO + 'dir.c', '(!identity[0] || !img->is_device)', '(img->path != NULL)',
            'unit/front/test_front_undofile'),
-    mutant('a journal is ours alone to write', VMM + 'undodir.c', '!(st->st_mode & (S_IWGRP | S_IWOTH))', 'st->st_mode', JOURNALS,
+    mutant('a journal is ours alone to write', UNDO + 'dir.c', '!(st->st_mode & (S_IWGRP | S_IWOTH))', 'st->st_mode', JOURNALS,
            'directory_that_others'),
     mutant('a commit is not cut by a signal', VMM + 'commit.c', '    int err = pwrite_all(w->c',
            '    child_check_stop(w->c);\n    int err = pwrite_all(w->c', ERRORS, 'interrupted_in_the_commit'),

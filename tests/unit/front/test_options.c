@@ -88,10 +88,10 @@ static void every_option(void **state)
     assert_int_equal(opt.mode, FRONT_UNDO);
     assert_true(opt.own_mode);
     assert_string_equal(opt.undo, "j");
-    assert_int_equal(opt.undo_limits.count, 3);
-    assert_int_equal(opt.undo_limits.total, 40);
-    assert_int_equal(opt.undo_limits.bytes, 5 << 20);
-    assert_int_equal(opt.undo_limits.days, 0);
+    assert_int_equal(opt.undo_max_count, 3);
+    assert_int_equal(opt.undo_max_total, 40);
+    assert_int_equal(opt.undo_max_bytes, 5 << 20);
+    assert_int_equal(opt.undo_max_age, 0);
     assert_int_equal(opt.accel, VMM_ACCEL_PROCESS);
     assert_int_equal(opt.memory, UINT64_C(1) << 30);
     assert_int_equal(opt.timeout, 0);

@@ -12,7 +12,7 @@
 struct place {
     char dir[32];
     char *image, *journal, *older, *second, *aside; /* older: of two, the one before */
-    struct image img;
+    struct undo_image img;
 };
 
 static void put(const char *path, const char *text)
@@ -48,7 +48,7 @@ static int setup(void **state)
     p->aside = g_build_filename(p->dir, "j.undo.old", NULL);
     put(p->image, "image");
     assert_return_code(stat(p->image, &st), 0);
-    p->img = (struct image){.fd = -1, .dev = st.st_dev, .ino = st.st_ino, .real_path = p->image,
+    p->img = (struct undo_image){.dev = st.st_dev, .ino = st.st_ino, .path = p->image,
                             .identity = (char *)"file:0:17"};
     *state = p;
     return 0;
@@ -194,11 +194,11 @@ static void default_place(void **state)
     struct place *p = *state;
     g_autofree char *path = undofile_default_path(&p->img, false, NULL), *moved = NULL, *other = NULL;
     g_autofree char *base = g_path_get_basename(path), *moved_base = NULL;
-    struct image img = p->img;
+    struct undo_image img = p->img;
 
     assert_true(g_str_has_suffix(base, "-disk.qcow2.undo"));
     assert_int_equal(strlen(base), strlen("0123456789abcdef-disk.qcow2.undo"));
-    img.real_path = (char *)"/elsewhere/dev\n/\xff$(x).undo.1";
+    img.path = (char *)"/elsewhere/dev\n/\xff$(x).undo.1";
     moved = undofile_default_path(&img, false, NULL);
     moved_base = g_path_get_basename(moved);
     assert_int_equal(strncmp(base, moved_base, 17), 0);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* undodir.c: the directory of undo journals: which of them are an image's, and which have to go. */
+/* dir.c: the directory of undo journals: which of them are an image's, and which have to go. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "common.h"
+#include "undo.h"
 
 #define FILES_MAX 16384u /* looked at in a directory */
 
@@ -73,7 +75,7 @@ static struct journal *look_at(const char *dir, const char *name)
     if (fd < 0)
         return NULL;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && undodir_is_safe(&st) && vmm_undo_peek(fd, &info) == 0 &&
-        (info.headed || recover_is_journal(fd))) {
+        (info.headed || undofile_is_journal(fd))) {
         j = g_new(struct journal, 1);
         *j = (struct journal){.path = g_steal_pointer(&path), .info = info};
     }
@@ -106,29 +108,29 @@ GPtrArray *undodir_list(const char *dir, const char *begin)
     return journals;
 }
 
-enum kin undodir_kin(const char *identity, const char *image_name, const struct image *img)
+enum kin undodir_kin(const char *identity, const char *image_name, const struct undo_image *img)
 {
     char name[sizeof(((struct vmm_journal_info *)0)->image_name)];
 
     if (identity[0] && strcmp(identity, img->identity) == 0)
         return KIN_IDENTITY;
-    g_strlcpy(name, img->real_path, sizeof(name));
+    g_strlcpy(name, img->path, sizeof(name));
     /* The name of a device may be another device's by now; a file's is a file's that has taken its place. */
     return strcmp(name, image_name) == 0 && (!identity[0] || !img->is_device) ? KIN_PATH : KIN_NONE;
 }
 
-static enum kin kin_of(const struct journal *j, const struct image *img)
+static enum kin kin_of(const struct journal *j, const struct undo_image *img)
 {
     return j->info.headed ? undodir_kin(j->info.identity, j->info.image_name, img) : KIN_NONE;
 }
 
-bool undodir_is_of(const struct journal *j, const struct image *img)
+bool undodir_is_of(const struct journal *j, const struct undo_image *img)
 {
     return kin_of(j, img) != KIN_NONE;
 }
 
 /* The newest of this image, by its identity before its name, and with something to undo before without. */
-static const struct journal *newest_of(const GPtrArray *journals, const struct image *img)
+static const struct journal *newest_of(const GPtrArray *journals, const struct undo_image *img)
 {
     const struct journal *best = NULL;
     int best_rank = 0;
@@ -146,7 +148,7 @@ static const struct journal *newest_of(const GPtrArray *journals, const struct i
     return best;
 }
 
-char *undodir_find(const struct image *img, GError **error)
+char *undodir_find(const struct undo_image *img, GError **error)
 {
     g_autofree char *dir = undodir_path();
     g_autofree char *path = undofile_default_path(img, false, error);
@@ -156,7 +158,7 @@ char *undodir_find(const struct image *img, GError **error)
     return j ? g_strdup(j->path) : g_steal_pointer(&path);
 }
 
-bool undodir_may_be_cut(const struct journal *j, const struct image *img)
+bool undodir_may_be_cut(const struct journal *j, const struct undo_image *img)
 {
     const struct vmm_journal_info *info = &j->info;
 

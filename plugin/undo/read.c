@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* undo.c: reads an undo journal, compares it with an image, rolls the image back. */
+/* read.c: reads an undo journal, and compares it with an image. */
 #include "undo.h"
 
 #include <errno.h>
@@ -9,18 +9,6 @@
 #include <unistd.h>
 
 #include "common.h"
-#include "journal_format.h"
-
-#define PAYLOAD(sectors) ((size_t)(sectors) * (VMM_SECTOR + sizeof(uint32_t)))
-
-/* One record in memory. */
-struct record {
-    struct vmm_journal_record head;
-    uint8_t payload[PAYLOAD(VMM_RECORD_SECTORS)];
-};
-
-/* What a visit to a record does with it; not 0 ends the walk. */
-typedef int visit_fn(void *arg, const struct record *r);
 
 static uint32_t crc_without(const void *bytes, size_t len, size_t crc_at)
 {
@@ -32,18 +20,17 @@ static uint32_t crc_without(const void *bytes, size_t len, size_t crc_at)
     return crc32c(crc, p + crc_at + sizeof(zero), len - crc_at - sizeof(zero));
 }
 
-/* Journals of version 1 know no identity. */
-static size_t header_size(const struct vmm_journal_header *h)
+size_t undo_header_size(const struct vmm_journal_header *h)
 {
     return h->version == 1 ? VMM_HEADER_1_SIZE : sizeof(*h);
 }
 
-static int read_header(int fd, struct vmm_journal_header *h, bool *valid)
+int undo_read_header(int fd, struct vmm_journal_header *h, bool *valid)
 {
     int err = pread_zeros(fd, h, sizeof(*h), 0);
 
     *valid = err == 0 && h->magic == VMM_JOURNAL_MAGIC && h->version >= 1 && h->version <= VMM_JOURNAL_VERSION &&
-             h->crc == crc_without(h, header_size(h), offsetof(struct vmm_journal_header, crc)) &&
+             h->crc == crc_without(h, undo_header_size(h), offsetof(struct vmm_journal_header, crc)) &&
              memchr(h->image_name, 0, sizeof(h->image_name)) && h->size_before <= h->size_after;
     if (*valid && h->version == 1)
         memset(h->identity, 0, sizeof(h->identity));
@@ -59,7 +46,7 @@ bool vmm_undo_is_journal(int journal_fd)
 }
 
 /* The record at *at; *valid says whether there is a whole one. Moves *at behind it. */
-static int read_record(int fd, uint64_t *at, struct record *r, bool *valid)
+static int read_record(int fd, uint64_t *at, struct undo_record *r, bool *valid)
 {
     int err = pread_zeros(fd, &r->head, sizeof(r->head), *at);
 
@@ -67,7 +54,7 @@ static int read_record(int fd, uint64_t *at, struct record *r, bool *valid)
     if (err || r->head.magic != VMM_RECORD_MAGIC || r->head.sectors == 0 || r->head.sectors > VMM_RECORD_SECTORS ||
         r->head.offset % VMM_SECTOR != 0 || r->head.offset > INT64_MAX - VMM_RECORD_SECTORS * VMM_SECTOR)
         return err;
-    size_t payload = PAYLOAD(r->head.sectors);
+    size_t payload = UNDO_PAYLOAD(r->head.sectors);
     err = pread_zeros(fd, r->payload, payload, *at + sizeof(r->head));
     if (err)
         return err;
@@ -82,10 +69,9 @@ static bool end_is_sound(const struct vmm_journal_end *end)
            end->crc == crc_without(end, sizeof(*end), offsetof(struct vmm_journal_end, crc));
 }
 
-/* Visits every record in order, from u->begin. *whole: the end mark is there and agrees; u gets counts and u->end. */
-static int walk(int fd, struct vmm_undo *u, bool *whole, visit_fn *visit, void *arg)
+int undo_walk(int fd, struct vmm_undo *u, bool *whole, undo_visit_fn *visit, void *arg)
 {
-    struct record *r = malloc(sizeof(*r));
+    struct undo_record *r = malloc(sizeof(*r));
     uint64_t at = u->begin, sectors = 0;
     bool valid = true;
     int err = r ? 0 : -ENOMEM;
@@ -126,7 +112,7 @@ struct compare {
     uint64_t count, room;
 };
 
-static int collect(void *arg, const struct record *r)
+static int collect(void *arg, const struct undo_record *r)
 {
     struct compare *c = arg;
 
@@ -194,7 +180,7 @@ static int judge(struct compare *c, struct tally *t)
     return 0;
 }
 
-static int image_size(int fd, uint64_t *size, struct stat *st)
+int undo_image_size(int fd, uint64_t *size, struct stat *st)
 {
     int err = file_stat(fd, st);
     if (err)
@@ -255,20 +241,20 @@ int vmm_undo_probe(int image_fd, int journal_fd, struct vmm_undo *u)
     bool valid;
 
     *u = (struct vmm_undo){.state = VMM_UNDO_EMPTY};
-    int err = read_header(journal_fd, &h, &valid);
+    int err = undo_read_header(journal_fd, &h, &valid);
     if (err || !valid)
         return err;
     u->size_before = h.size_before;
     u->size_after = h.size_after;
     u->mode = h.mode;
-    u->begin = header_size(&h);
+    u->begin = undo_header_size(&h);
     memcpy(u->image_name, h.image_name, sizeof(u->image_name));
     memcpy(u->identity, h.identity, sizeof(u->identity));
     c.size_before = h.size_before;
-    err = walk(journal_fd, u, &u->whole, collect, &c);
+    err = undo_walk(journal_fd, u, &u->whole, collect, &c);
     if (!err && u->whole) {
         err = read_trailer(journal_fd, u);
-        err = err ? err : image_size(image_fd, &size, &st);
+        err = err ? err : undo_image_size(image_fd, &size, &st);
         err = err ? err : judge(&c, &t);
         u->complete = !err && t.unfinished == 0 && size == u->size_after;
         u->marked = !err && t.marked;
@@ -310,7 +296,7 @@ int vmm_undo_peek(int journal_fd, struct vmm_journal_info *info)
         return -errno;
     info->bytes = (uint64_t)st.st_size;
     info->changed_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
-    int err = read_header(journal_fd, &h, &info->headed);
+    int err = undo_read_header(journal_fd, &h, &info->headed);
     if (err || !info->headed)
         return err;
     info->size_before = h.size_before;
@@ -324,110 +310,4 @@ int vmm_undo_peek(int journal_fd, struct vmm_journal_info *info)
 bool vmm_undo_is_cut(const struct vmm_undo *u)
 {
     return u->state == VMM_UNDO_READY && !u->complete && (!u->finished || u->undoing);
-}
-
-/* ---- rolling back -------------------------------------------------------------------------------------------- */
-
-struct restore {
-    int image_fd;
-    uint64_t size_before;
-    bool again;
-};
-
-/* What was never written needs no space now either: the disk may be full, which may be why we are here. */
-static bool is_hole(int fd, const uint8_t *old, uint64_t n, uint64_t offset)
-{
-    if (old[0] || memcmp(old, old + 1, n - 1) != 0)
-        return false;
-    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
-    return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
-}
-
-/* Whether these bytes of the image need not be written. */
-static int is_restored(const struct restore *to, const uint8_t *old, uint64_t n, uint64_t offset, bool *restored)
-{
-    uint8_t now[VMM_SECTOR];
-
-    if (to->again) {
-        *restored = is_hole(to->image_fd, old, n, offset);
-        return 0;
-    }
-    int err = pread_zeros(to->image_fd, now, n, offset);
-    *restored = !err && memcmp(now, old, n) == 0;
-    return err;
-}
-
-/* Records of one sector hold the same old bytes, so their order does not matter. */
-static int restore_record(void *arg, const struct record *r)
-{
-    const struct restore *to = arg;
-    uint64_t len = (uint64_t)r->head.sectors * VMM_SECTOR;
-
-    if (r->head.offset >= to->size_before)
-        return 0;
-    if (len > to->size_before - r->head.offset)
-        len = to->size_before - r->head.offset;
-    uint64_t from = 0, at = 0;
-    int err = 0;
-    /* Neighbours are written together: from..at are those that wait. */
-    while (!err && at < len) {
-        uint64_t n = len - at < VMM_SECTOR ? len - at : VMM_SECTOR;
-        bool restored = false;
-        err = is_restored(to, r->payload + at, n, r->head.offset + at, &restored);
-        if (!err && restored) {
-            err = pwrite_all(to->image_fd, r->payload + from, at - from, r->head.offset + from);
-            from = at + n;
-        }
-        at += n;
-    }
-    return err ? err : pwrite_all(to->image_fd, r->payload + from, at - from, r->head.offset + from);
-}
-
-int vmm_undo_rollback(int image_fd, int journal_fd, bool again)
-{
-    struct vmm_journal_header h;
-    struct vmm_undo u;
-    struct stat st;
-    uint64_t size = 0;
-    bool valid, whole;
-    int err = read_header(journal_fd, &h, &valid);
-
-    if (err || !valid)
-        return err ? err : -EBADMSG;
-    struct restore to = {.image_fd = image_fd, .size_before = h.size_before, .again = again};
-    u.begin = header_size(&h);
-    err = walk(journal_fd, &u, &whole, restore_record, &to);
-    if (!err && !whole)
-        err = -EBADMSG; /* what came back broken cannot have been put back whole */
-    err = err ? err : image_size(image_fd, &size, &st);
-    if (!err && size > h.size_before && S_ISREG(st.st_mode) && ftruncate(image_fd, (off_t)h.size_before) < 0)
-        err = -errno;
-    return err ? err : sync_whole(image_fd, true);
-}
-
-static int write_trailer(int fd, const struct vmm_undo *u, uint32_t magic)
-{
-    struct vmm_journal_trailer t = {.magic = magic, .size = u->size_after, .mtime_seconds = u->mtime_seconds,
-                                    .mtime_nanoseconds = u->mtime_nanoseconds};
-
-    t.crc = crc32c(0, &t, sizeof(t));
-    int err = pwrite_all(fd, &t, sizeof(t), u->end);
-    return err ? err : sync_whole(fd, true);
-}
-
-int vmm_undo_apply(int image_fd, int journal_fd, bool spend, struct vmm_undo *u)
-{
-    int err = vmm_undo_probe(image_fd, journal_fd, u);
-
-    if (err || u->spent || (u->state != VMM_UNDO_READY && u->state != VMM_UNDO_ORIGINAL))
-        return err;
-    /* Durable before the first old byte is: the time of the image's last change will not be the trailer's any more. */
-    if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)
-        err = write_trailer(journal_fd, u, VMM_UNDOING_MAGIC);
-    /* The first write of all must show that one was made: until then the image's time still counts. */
-    err = err ? err : vmm_undo_rollback(image_fd, journal_fd, !(u->finished && u->complete));
-    if (err || (!spend && (!u->finished || u->undoing)))
-        return err;
-    /* Whole, and durable: what the image becomes from now on is no business of this journal. */
-    return write_trailer(journal_fd, u, spend ? VMM_SPENT_MAGIC : VMM_TRAILER_MAGIC);
 }

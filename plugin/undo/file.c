@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* undofile.c: where undo journals lie, and how an older one makes room for a newer. */
+/* file.c: where undo journals lie, and how an older one makes room for a newer. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "common.h"
+#include "undo.h"
 
 /*
  * `<path>.old` exists only while a run is on: the older journal is neither lost when nothing is committed, nor in
@@ -36,10 +38,10 @@ static void sync_directory(const char *path)
     close(fd);
 }
 
-char *undofile_default_path(const struct image *img, bool create, GError **error)
+char *undofile_default_path(const struct undo_image *img, bool create, GError **error)
 {
     g_autofree char *dir = undodir_path();
-    g_autofree char *name = undo_name(img->identity, img->real_path);
+    g_autofree char *name = undo_name(img->identity, img->path);
     g_autofree char *file = g_strconcat(name, ".undo", NULL);
 
     if (create && g_mkdir_with_parents(dir, 0700) < 0) {
@@ -159,13 +161,27 @@ static void settle_older(const char *path)
     (void)rename_new(older, kept);
 }
 
+bool undofile_is_journal(int fd)
+{
+    struct stat st;
+
+    return vmm_undo_is_journal(fd) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0);
+}
+
+static bool is_image(const struct undo_image *img, const char *path)
+{
+    struct stat st;
+
+    return img->ino && stat(path, &st) == 0 && st.st_dev == img->dev && st.st_ino == img->ino;
+}
+
 /* Whether a journal may make room for one of this image: that of another one may not. */
-static bool may_be_put_aside(const char *path, int fd, const struct image *img, GError **error)
+static bool may_be_put_aside(const char *path, int fd, const struct undo_image *img, GError **error)
 {
     g_autofree char *name = NULL;
     struct vmm_journal_info info;
 
-    if (image_is_file(img, path) || fd < 0 || !recover_is_journal(fd) || vmm_undo_peek(fd, &info) < 0) {
+    if (is_image(img, path) || fd < 0 || !undofile_is_journal(fd) || vmm_undo_peek(fd, &info) < 0) {
         g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "'%s' exists and is not an undo journal", path);
         return false;
     }
@@ -177,7 +193,7 @@ static bool may_be_put_aside(const char *path, int fd, const struct image *img, 
     return false;
 }
 
-static bool put_aside(struct undofile *uf, const struct image *img, GError **error)
+static bool put_aside(struct undofile *uf, const struct undo_image *img, GError **error)
 {
     g_autofree char *older = older_path(uf->path);
     struct stat st;
@@ -200,7 +216,7 @@ static bool put_aside(struct undofile *uf, const struct image *img, GError **err
     return ok;
 }
 
-bool undofile_create(struct undofile *uf, const char *path, const struct image *img, GError **error)
+bool undofile_create(struct undofile *uf, const char *path, const struct undo_image *img, GError **error)
 {
     *uf = (struct undofile){.path = g_strdup(path), .fd = -1};
     if (put_aside(uf, img, error)) {

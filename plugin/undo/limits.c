@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * undolimits.c: a bound for undo journals, in number and bytes, for an image and in all, and in age.
+ * limits.c: a bound for undo journals, in number and bytes, for an image and in all, and in age.
  *
  * What must stay: journals of a commit or an undo that goes on or was interrupted, and of every image the newest that can be
  * undone, until it is too old. What may go: journals that are spent, that were cut before their image was touched, and older ones.
  */
 #include <errno.h>
+#include <glib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "common.h"
+#include "undo.h"
 
 #define DAY_NS (INT64_C(86400) * 1000000000)
 
@@ -23,7 +26,7 @@ static bool is_too_old(const struct journal *j, const struct undo_limits *limits
     return limits->days && age_ns(j) / DAY_NS >= (int64_t)limits->days;
 }
 
-static bool is_of(const struct journal *j, const struct image *img)
+static bool is_of(const struct journal *j, const struct undo_image *img)
 {
     return j->info.headed && undodir_kin(j->info.identity, j->info.image_name, img) != KIN_NONE;
 }
@@ -59,9 +62,8 @@ static bool is_in_default(const char *path)
     return stat(dir, &a) == 0 && stat(ours, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-bool undolimits_room(const struct options *opt, const struct image *img, const char *path, uint64_t *room, GError **error)
+bool undolimits_room(const struct undo_limits *limits, const struct undo_image *img, const char *path, uint64_t *room, GError **error)
 {
-    const struct undo_limits *limits = &opt->undo_limits;
     g_autoptr(GHashTable) images = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autoptr(GPtrArray) journals = NULL;
     g_autofree char *dir = undodir_path();
@@ -96,7 +98,7 @@ bool undolimits_room(const struct options *opt, const struct image *img, const c
 
 struct sweep {
     const struct undo_limits *limits;
-    const struct image *img;
+    const struct undo_image *img;
     GPtrArray *journals; /* newest first */
     GHashTable *done;    /* struct journal * that stay, or are gone already */
     uint64_t count, own, bytes;
@@ -161,15 +163,14 @@ static void count_all(struct sweep *s, const char *base)
     }
 }
 
-void undolimits_apply(const struct options *opt, const struct image *img, const char *path)
+void undolimits_apply(const struct undo_limits *limits, const struct undo_image *img, const char *path)
 {
     g_autofree char *dir = g_path_get_dirname(path), *base = g_path_get_basename(path);
     bool all = is_in_default(path);
-    struct undo_limits limits = all ? opt->undo_limits
-                                    : (struct undo_limits){opt->undo_limits.count, UINT64_MAX, UINT64_MAX, 0};
+    struct undo_limits here = all ? *limits : (struct undo_limits){limits->count, UINT64_MAX, UINT64_MAX, 0};
     g_autoptr(GPtrArray) journals = undodir_list(dir, all ? "" : base);
     g_autoptr(GHashTable) done = g_hash_table_new(NULL, NULL);
-    struct sweep s = {.limits = &limits, .img = img, .journals = journals, .done = done};
+    struct sweep s = {.limits = &here, .img = img, .journals = journals, .done = done};
 
     count_all(&s, all ? NULL : base);
     sweep(&s, true);
