@@ -55,10 +55,3 @@ void accel_fell_back(struct result *res, char *reason)
     if (!opt->quiet && !opt->stream && isatty(STDERR_FILENO))
         fprintf(stderr, "%s: no KVM here, a sandboxed process reads the image instead: %s\n", g_get_prgname(), reason);
 }
-
-const char *accel_name(const struct result *res)
-{
-    if (!res->ran)
-        return "none";
-    return res->accel_reason ? "process" : "kvm";
-}

@@ -4,6 +4,8 @@
 
 #include "front.h"
 
+#define RECORDS_MAX (1u << 20)
+
 static bool bad(GError **error, const char *what)
 {
     g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "The repairer broke its protocol (%s)", what);
@@ -29,7 +31,7 @@ static bool take_record(struct frames *fr, const struct vr_record *rec, GError *
     if (fr->kept[rec->walk][row] >= fr->res->opt->examples &&
         (row_words[row].severity < VR_SEV_REFUSE || fr->kept[rec->walk][row] > 0))
         return true;
-    if (fr->res->records->len >= RESULT_RECORDS_MAX)
+    if (fr->res->records->len >= RECORDS_MAX)
         return true;
     fr->kept[rec->walk][row]++;
     g_array_append_val(fr->res->records, *rec);

@@ -106,19 +106,6 @@ void options_print_help(void)
            g_get_prgname());
 }
 
-const char *options_mode_name(enum front_mode mode)
-{
-    static const char *const names[] = {
-        [FRONT_CHECK] = "check", [FRONT_LEAKS] = "leaks", [FRONT_ALL] = "all", [FRONT_UNDO] = "undo"};
-
-    return names[mode];
-}
-
-const char *options_shown_name(const struct options *opt)
-{
-    return opt->name ? opt->name : opt->filename;
-}
-
 void options_clear(struct options *opt)
 {
     g_free(opt->format);

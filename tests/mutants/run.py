@@ -44,8 +44,8 @@ def mutant(name, file, old, new, command, *words):
     return Mutant(name, file, old, new, command, list(words))
 
 
-COMMON, VMM = 'plugin/common/', 'plugin/vmm/'
-BACKEND, QCOW2, UNDO = 'plugin/backend/', 'guest/formats/qcow2/', 'plugin/undo/'
+COMMON, VMM, BACKEND = 'plugin/common/', 'plugin/vmm/', 'plugin/backend/'
+QCOW2, UNDO, REPORT = 'guest/formats/qcow2/', 'plugin/undo/', 'plugin/report/'
 TABLE = [
     # the sandbox
     mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
@@ -123,9 +123,9 @@ TABLE = [
            'if (in->repair && (ours || 1) && !settle(', JOURNALS, 'copy_of_what_was_cut'),
     mutant("another image's journal keeps its name", UNDO + 'file.c', 'if (!info.headed || undodir_kin(',
            'if (info.headed || undodir_kin(', ERRORS, 'journal_of_a_copy'),
-    mutant('an interrupted repair is not clean', VMM + 'result.c', 'if (result_is_interrupted(res) || result_is_corrupt(res))',
+    mutant('an interrupted repair is not clean', REPORT + 'result.c', 'if (result_is_interrupted(res) || result_is_corrupt(res))',
            'if (result_is_corrupt(res) && 0)', JOURNALS, 'sound_and_interrupted'),
-    mutant('a rollback is a change', VMM + 'result.c', 'res->image_changed = res->interrupted.rolled_back || ',
+    mutant('a rollback is a change', REPORT + 'result.c', 'res->image_changed = res->interrupted.rolled_back || ',
            'res->image_changed = ', JOURNALS, 'rollback_alone_is_a_change'),
     mutant('what was interrupted is never given up', UNDO + 'limits.c', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n'
            '        return true;', '    case VMM_JOURNAL_OPEN:\n    case VMM_JOURNAL_UNDOING:\n        return !limits->days;', JOURNALS,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_stream.c: --stream: JSON lines on standard output. */
+/* stream.c: --stream: JSON lines on standard output. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "report.h"
 
 /* Straight to the descriptor: a line is whole, at once, and the first failed one says that the reader is gone. */
 static bool send_line(struct json *event)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_lines.c: standard error: a line a finding, as often and in the order in which qemu-img prints it. */
+/* qemu_lines.c: standard error: a line a finding, as often and in the order in which qemu-img prints it. */
 #include <stdio.h>
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 /* Places in vr_problems.def's column "order". */
 #define ORDER_WARNING 0

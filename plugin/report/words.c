@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* messages.c: sentences for records, from the words of the problem table. */
+/* words.c: sentences for records, from the words of the problem table. */
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 const struct row_words row_words[VR_P_COUNT] = {
 #define VR_PROBLEM(sym, code_, sev, pol, flags_, order_, slug_, spec_, qemu_, msg)                                      \

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_text.c: standard output: qemu-img's summary, then (with --mode) what it means for a person. */
+/* text.c: standard output: qemu-img's summary, then (with --mode) what it means for a person. */
 #include <stdio.h>
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 void text_print_raw_warning(const struct result *res)
 {

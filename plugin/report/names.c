@@ -2,7 +2,9 @@
 /* names.c: ids and names of snapshots, as the guest sent them: bytes of a damaged image, made fit to be shown. */
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
+
+#define NAMES_MAX 65536u
 
 struct shown_name {
     char *id, *name;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 void result_init(struct result *res, const struct options *opt)
 {
@@ -44,6 +44,13 @@ const char *verdict_name(enum verdict verdict)
     };
 
     return names[verdict];
+}
+
+const char *accel_name(const struct result *res)
+{
+    if (!res->ran)
+        return "none";
+    return res->accel_reason ? "process" : "kvm";
 }
 
 static void conclude_as(struct result *res, enum verdict verdict, int exit_code, char *error)
@@ -90,7 +97,8 @@ bool result_record_fixed(const struct result *res, const struct vr_record *rec)
            (res->summary.fixed[row] && res->summary.fixed[row] == res->summary.found[VR_WALK_CHECK][row]);
 }
 
-const struct vr_record *result_refusal(const struct result *res)
+/* Row whose finding ended the run (severity OPEN or REFUSE), as its first record; NULL if none. */
+static const struct vr_record *refusal_of(const struct result *res)
 {
     for (unsigned i = 0; i < res->records->len; i++) {
         const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
@@ -103,8 +111,7 @@ const struct vr_record *result_refusal(const struct result *res)
 
 /* ---- counters ------------------------------------------------------------------------------------ */
 
-/* Numbers of a hostile guest may be anything; a report has 63 bits for them. */
-static void add(uint64_t *sum, uint64_t n)
+void result_add(uint64_t *sum, uint64_t n)
 {
     *sum = n > G_MAXINT64 - MIN(*sum, G_MAXINT64) ? G_MAXINT64 : *sum + n;
 }
@@ -122,15 +129,15 @@ static void count(struct result *res)
 
         switch (row_words[row].severity) {
         case VR_SEV_LEAK:
-            add(&c->leaks, found);
-            add(&c->leaks_fixed, fixed);
+            result_add(&c->leaks, found);
+            result_add(&c->leaks_fixed, fixed);
             break;
         case VR_SEV_CORRUPT:
-            add(&c->corruptions, found);
-            add(&c->corruptions_fixed, fixed);
+            result_add(&c->corruptions, found);
+            result_add(&c->corruptions_fixed, fixed);
             break;
         case VR_SEV_ERROR:
-            add(&c->check_errors, found);
+            result_add(&c->check_errors, found);
             break;
         default:
             break;
@@ -311,7 +318,7 @@ static void conclude_refusal(struct result *res, const struct vr_record *rec)
 
 static void conclude_status(struct result *res)
 {
-    const struct vr_record *refusal = result_refusal(res);
+    const struct vr_record *refusal = refusal_of(res);
     int32_t status = res->summary.status;
 
     if (status == VR_EREFUSED && refusal) {
@@ -377,96 +384,4 @@ void result_conclude(struct result *res)
     }
     count(res);
     conclude_walk(res);
-}
-
-/* ---- guest ranges ---------------------------------------------------------------------------------- */
-
-static gint compare_ranges(gconstpointer a, gconstpointer b)
-{
-    const struct guest_range *x = a, *y = b;
-
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-static void merge_sorted(GArray *ranges)
-{
-    unsigned out = 0;
-
-    for (unsigned i = 0; i < ranges->len; i++) {
-        struct guest_range r = g_array_index(ranges, struct guest_range, i);
-        struct guest_range *last = out ? &g_array_index(ranges, struct guest_range, out - 1) : NULL;
-
-        if (last && r.offset - last->offset <= last->length)
-            last->length = MAX(last->length, r.offset - last->offset + r.length);
-        else
-            g_array_index(ranges, struct guest_range, out++) = r;
-    }
-    g_array_set_size(ranges, out);
-}
-
-/* A record of no map in particular speaks of the active one. */
-static uint32_t root_of(const struct vr_record *rec)
-{
-    return rec->root == VR_ROOT_NONE ? VR_ROOT_ACTIVE : rec->root;
-}
-
-static bool is_snapshot(uint32_t root)
-{
-    return root != VR_ROOT_ACTIVE && root < VR_ROOT_BITMAPS;
-}
-
-static gint compare_roots(gconstpointer a, gconstpointer b)
-{
-    const uint32_t *x = a, *y = b;
-
-    return (*x > *y) - (*x < *y);
-}
-
-GArray *result_snapshots(const struct result *res)
-{
-    GArray *roots = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    unsigned out = 0;
-
-    for (unsigned i = 0; i < res->records->len; i++) {
-        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
-
-        if (rec->walk == VR_WALK_CHECK && is_snapshot(root_of(rec)))
-            g_array_append_val(roots, rec->root);
-    }
-    g_array_sort(roots, compare_roots);
-    for (unsigned i = 0; i < roots->len; i++) {
-        uint32_t root = g_array_index(roots, uint32_t, i);
-
-        if (!out || root != g_array_index(roots, uint32_t, out - 1))
-            g_array_index(roots, uint32_t, out++) = root;
-    }
-    g_array_set_size(roots, out);
-    return roots;
-}
-
-uint64_t result_ranges_sum(const GArray *ranges)
-{
-    uint64_t sum = 0;
-
-    for (unsigned i = 0; i < ranges->len; i++)
-        add(&sum, g_array_index(ranges, struct guest_range, i).length);
-    return sum;
-}
-
-GArray *result_guest_ranges(const struct result *res, uint32_t root)
-{
-    GArray *ranges = g_array_new(FALSE, FALSE, sizeof(struct guest_range));
-
-    for (unsigned i = 0; i < res->records->len; i++) {
-        const struct vr_record *rec = &g_array_index(res->records, struct vr_record, i);
-        struct guest_range r = {.offset = rec->guest, .length = rec->guest_len};
-
-        if (rec->walk != VR_WALK_CHECK || root_of(rec) != root || rec->guest >= VR_OFFSET_MAX || !rec->guest_len)
-            continue;
-        r.length = MIN(r.length, VR_OFFSET_MAX - r.offset);
-        g_array_append_val(ranges, r);
-    }
-    g_array_sort(ranges, compare_ranges);
-    merge_sorted(ranges);
-    return ranges;
 }

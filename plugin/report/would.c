@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_would.c: what a person wants to know before a repair: what each mode would do, and which snapshots are hit. */
+/* would.c: what a person wants to know before a repair: what each mode would do, and which snapshots are hit. */
 #include <stdio.h>
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 static const enum front_mode modes[] = {FRONT_LEAKS, FRONT_ALL};
 

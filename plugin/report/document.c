@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* report_json.c: the report as JSON (docs/report.md). */
+/* document.c: the report as JSON (docs/report.md). */
 #include <string.h>
 
-#include "front.h"
+#include "report.h"
 
 static void add_unless_zero(struct json *b, const char *name, uint64_t value)
 {
