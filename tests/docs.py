@@ -53,7 +53,7 @@ def options_of(program):
 def check_man(build):
     """What --help lists is on the man page, and the reverse."""
     wrong = []
-    for program, page in ((build / 'plugin/vmm/vol-repair', 'vol-repair.1'), (build / 'virsh-ext/virt-vol-repair', 'virt-vol-repair.1')):
+    for program, page in ((build / 'plugin/cli/vol-repair', 'vol-repair.1'), (build / 'virsh-ext/virt-vol-repair', 'virt-vol-repair.1')):
         path = ROOT / 'docs' / 'man' / page
         if not path.exists():
             wrong.append(f'docs/man/{page} is not there')

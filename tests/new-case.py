@@ -21,7 +21,7 @@ raises {slug}
 NEXT = """\
 {path}
 1. Damage the image: edit the poke line (testdata/README.md has the language).
-2. tests/run-case.py --vol-repair BUILD/plugin/vmm/vol-repair --filter {name} --propose
+2. tests/run-case.py --vol-repair BUILD/plugin/cli/vol-repair --filter {name} --propose
 3. Where vol-repair is meant to differ from qemu-img, add the proposed `differs` lines, each with its reason.
 4. Add a variant at a limit: the first, the last, the exact end."""
 

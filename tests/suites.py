@@ -53,7 +53,7 @@ class Suite:
 
 # Every meson test but those that have a line of their own below.
 UNIT = 'meson test -C {build} --no-rebuild --timeout-multiplier {{patience:.0f}} --no-suite hostile --no-suite cases --no-suite libvirt'
-CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/vmm/vol-repair --accel {accel} --cache build/case-cache'
+CASES = '{{py}} tests/run-case.py --vol-repair {build}/plugin/cli/vol-repair --accel {accel} --cache build/case-cache'
 
 SUITES = [
     Suite('gate', '{py} tests/gate.py', single=True),

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "boot.h"
-#include "child.h"
+#include "vmm.h"
 
 /* In the guest's process only. */
 static int guest_bell_fd = -1, guest_resume_fd = -1;

@@ -2,7 +2,7 @@
 /* block.c: reads of the image by a small pool of threads, so that several requests are in flight. */
 #include <errno.h>
 
-#include "child.h"
+#include "vmm.h"
 
 /* The guest's status has no room for it: the front says what was read, and why it could not be. */
 static void note_error(struct child *c, const struct block_job *job, int error)

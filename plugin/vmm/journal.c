@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "common.h"
 #include "journal_format.h"
 

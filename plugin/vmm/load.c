@@ -3,7 +3,7 @@
 #include <elf.h>
 #include <string.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "common.h"
 #include "guest_image.h"
 

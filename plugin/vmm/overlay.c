@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "common.h"
 #include "journal_format.h"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "vr_records.h"
 
 /* Requests of one doorbell that are done on the spot rather than handed to threads: start-up reads a few. */

@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 
 /* The sanitizers' run-time makes system calls of its own: such builds are for tests, and run without the filters. */
 #if defined(__SANITIZE_ADDRESS__)

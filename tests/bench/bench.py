@@ -176,7 +176,7 @@ def main():
     args = parser.parse_args()
     args.scale = 64 if args.quick else 1
     args.rounds = args.rounds or (3 if args.quick else None)
-    tools = {'vol-repair': [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), '-f', 'qcow2', '--output=json'],
+    tools = {'vol-repair': [str(Path(args.build, 'plugin/cli/vol-repair').resolve()), '-f', 'qcow2', '--output=json'],
              'qemu-img': ['qemu-img', 'check', '-f', 'qcow2', '--output=json']}
     work, results, grown = Path(tempfile.mkdtemp(prefix='vol-repair-bench-', dir=args.work)), [], []
     print(page.machine())

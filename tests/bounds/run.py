@@ -269,7 +269,7 @@ def main():
     parser.add_argument('filter', nargs='?', default='')
     args = parser.parse_args()
     kvm = os.access('/dev/kvm', os.R_OK | os.W_OK)
-    tool = [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}']
+    tool = [str(Path(args.build, 'plugin/cli/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}']
     passed = failed = 0
     for make in IMAGES:
         if args.filter not in make.__name__:

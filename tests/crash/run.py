@@ -233,7 +233,7 @@ def options():
     args = parser.parse_args()
     if not args.vol_repair and not args.build:
         parser.error("--build or --vol-repair")
-    args.vol_repair = args.vol_repair or os.path.join(args.build, "plugin", "vmm", "vol-repair")
+    args.vol_repair = args.vol_repair or os.path.join(args.build, "plugin", "cli", "vol-repair")
     return args
 
 

@@ -59,7 +59,7 @@ class Lab:
     """A damaged image, vol-repair over it, and a directory of journals of our own."""
 
     def __init__(self, build, directory):
-        self.tool = str(Path(build).resolve() / 'plugin' / 'vmm' / 'vol-repair')
+        self.tool = str(Path(build).resolve() / 'plugin' / 'cli' / 'vol-repair')
         self.dir = Path(directory)
         self.image = self.dir / 'disk.qcow2'
         self.make(self.image)

@@ -49,7 +49,7 @@ class Lab:
     """A damaged image, and vol-repair over it."""
 
     def __init__(self, build, directory, accel):
-        self.tool = str(Path(build).resolve() / 'plugin' / 'vmm' / 'vol-repair')
+        self.tool = str(Path(build).resolve() / 'plugin' / 'cli' / 'vol-repair')
         self.shim = str(Path(build).resolve() / 'tests' / 'errors' / 'failing_calls.so')
         self.dir = Path(directory)
         self.accel = accel

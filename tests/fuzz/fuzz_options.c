@@ -2,7 +2,7 @@
 /* fuzz_options.c: the command line of vol-repair. Input: arguments, each ended by a NUL; the first may be an option string. */
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 #include "fuzz.h"
 
 #define ARGUMENTS_MAX 32

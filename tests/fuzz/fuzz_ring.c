@@ -4,7 +4,7 @@
  *
  * Input: one byte (mode), then actions of 33 bytes: what to do, and a submission. Guest memory is mapped as for a
  * real guest; all of it that a guest cannot write is poisoned, so that a host which touches it is caught by ASan. The
- * functions of child.c that end a process jump back here; the commit is left out: it has tests of its own.
+ * functions of main.c that end a process jump back here; the commit is left out: it has tests of its own.
  */
 #include <errno.h>
 #include <sanitizer/asan_interface.h>
@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "fuzz.h"
 #include "vr_records.h"
 
@@ -27,7 +27,7 @@ static struct vmm_config config;
 static uint64_t frames;
 static uint8_t pattern[IMAGE_SIZE];
 
-/* ---- child.c, block.c and commit.c, as far as the ring needs them --------------------------------------------- */
+/* ---- main.c, block.c and commit.c, as far as the ring needs them --------------------------------------------- */
 
 uint64_t child_now_us(void)
 {

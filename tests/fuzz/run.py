@@ -74,7 +74,7 @@ def journal_corpus(directory, build):
             if len(before) > 120 * 512:
                 continue
             journal.unlink(missing_ok=True)
-            subprocess.run([build / 'plugin/vmm/vol-repair', '--accel=process', '-q', '-f', 'qcow2', '-r', 'all',
+            subprocess.run([build / 'plugin/cli/vol-repair', '--accel=process', '-q', '-f', 'qcow2', '-r', 'all',
                             f'--undo={journal}', image], capture_output=True, check=False)
             if not journal.exists():
                 continue

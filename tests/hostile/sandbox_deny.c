@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "patience.h"
 
 #if defined(__SANITIZE_ADDRESS__)

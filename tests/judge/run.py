@@ -45,7 +45,7 @@ class Judge:
     """Damages, repairs, and adds up."""
 
     def __init__(self, args, scratch):
-        self.program, self.accel = os.path.abspath(f'{args.build}/plugin/vmm/vol-repair'), args.accel
+        self.program, self.accel = os.path.abspath(f'{args.build}/plugin/cli/vol-repair'), args.accel
         self.keep, self.scratch = args.keep, scratch
         self.sound = {}
         self.passed = self.skipped = 0

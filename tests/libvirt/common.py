@@ -30,7 +30,7 @@ class Context:
     def __init__(self, build, tmp):
         self.build = Path(build).resolve()
         self.tmp = Path(tmp)
-        self.program = self.build / 'plugin' / 'vmm' / 'vol-repair'
+        self.program = self.build / 'plugin' / 'cli' / 'vol-repair'
 
     def lab(self, helper=None, settings=None, **kwargs):
         """helper: name of a script in scripted-helper.py, or None for the real program."""

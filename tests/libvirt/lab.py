@@ -43,7 +43,7 @@ import state  # noqa: E402
 STUB = 'libvirt_storage_backend_fs.so'
 REAL_CODE = 'libvol-repair-backend.so'
 SETTINGS = {'helper': None, 'accel': 'auto', 'timeout': '60'}
-PROGRAMS = {'vol-repair': 'plugin/vmm/vol-repair', 'virsh': 'virsh-ext/bin/virsh',
+PROGRAMS = {'vol-repair': 'plugin/cli/vol-repair', 'virsh': 'virsh-ext/bin/virsh',
             'virt-vol-repair': 'virsh-ext/virt-vol-repair'}
 
 LIBVIRTD_CONF = '''unix_sock_dir = "{sock}"
@@ -137,7 +137,7 @@ class Lab:
 
     def configure(self, **settings):
         """Writes vol-repair.conf anew; None leaves a key out."""
-        values = {**SETTINGS, 'helper': str(self.build_dir / 'plugin' / 'vmm' / 'vol-repair'), **settings}
+        values = {**SETTINGS, 'helper': str(self.build_dir / 'plugin' / 'cli' / 'vol-repair'), **settings}
         lines = [f'{key} = {value}\n' for key, value in values.items() if value is not None]
         self.conf.write_text(''.join(lines))
 

@@ -82,7 +82,7 @@ def test_check_repair_undo(t):
 
 def interrupt(t, lab, path):
     """A repair without libvirt, killed after its first write."""
-    tool = str(t.build / 'plugin' / 'vmm' / 'vol-repair-test')
+    tool = str(t.build / 'plugin' / 'cli' / 'vol-repair-test')
     before = digest(path)
     lab.run([tool, '--accel=process', '--mode=all', '--test-crash-after=1', str(path)])
     assert digest(path) != before

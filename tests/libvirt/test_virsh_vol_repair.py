@@ -73,7 +73,7 @@ def test_nothing_is_all_right_that_qemu_does_not_open(t):
         undo = undo_command(done.stdout)
         assert virsh(t, lab, *undo[1:]).returncode == 0
         leak(path, 7)
-        tool = str(t.build / 'plugin' / 'vmm' / 'vol-repair-test')
+        tool = str(t.build / 'plugin' / 'cli' / 'vol-repair-test')
         lab.run([tool, '--accel=process', '--mode=all', '--test-crash-after=1', str(path)])
         done = virsh(t, lab, 'vol-repair', 'default', 'disk.qcow2')
         assert 'all right' not in done.stdout and 'was interrupted while it wrote' in done.stdout, done

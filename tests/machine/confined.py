@@ -182,7 +182,7 @@ TESTS = [it_is_confined, images_anywhere, both_accelerators, an_image_of_somebod
 
 def load(program, name):
     """The profile for a program of that path, under that name."""
-    text = (ROOT / 'plugin' / 'vmm' / 'apparmor.in').read_text()
+    text = (ROOT / 'plugin' / 'cli' / 'apparmor.in').read_text()
     text = text.replace('@bindir@/vol-repair', str(program)).replace('profile libvirt-vol-repair ', f'profile {name} ')
     ended(subprocess.run(['apparmor_parser', '-r', '-K'], input=text, text=True, capture_output=True, check=False))
 
@@ -195,7 +195,7 @@ def prepare(build):
         return 'apparmor is not installed'
     if not (SECURITYFS / 'apparmor').exists():
         ended(run('mount', '-t', 'securityfs', 'none', SECURITYFS))
-    shutil.copy(build / 'plugin' / 'vmm' / 'vol-repair', PROGRAM)
+    shutil.copy(build / 'plugin' / 'cli' / 'vol-repair', PROGRAM)
     load(PROGRAM, 'libvirt-vol-repair')
     return None
 

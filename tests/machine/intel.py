@@ -119,7 +119,7 @@ def initial_files(build, made, run):
     keep = ('irqbypass', 'kvm', 'kvm-intel')
     files = {name: data for name, data in files.items() if not name.startswith('modules/') or name.split('/')[1] in keep}
     files['modules/order'] = '\n'.join(keep).encode() + b'\n'
-    vol_repair = build / 'plugin/vmm/vol-repair'
+    vol_repair = build / 'plugin/cli/vol-repair'
     files.update({'bin/vol-repair': stripped(vol_repair, run), **libraries(vol_repair, build / BUILT[0]), **python_files(),
                   **images(run)})
     for name in BUILT:

@@ -136,7 +136,7 @@ def main():
     parser.add_argument('filter', nargs='?', default='')
     args = parser.parse_args()
     kvm = os.access('/dev/kvm', os.R_OK | os.W_OK)
-    program, accel = str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}'
+    program, accel = str(Path(args.build, 'plugin/cli/vol-repair').resolve()), f'--accel={"kvm" if kvm else "process"}'
     tool = [[program, accel], [program + '-test', '--test-wide-map', accel]]  # the map begins thin, and wide
     makers = {**LARGE, **{f'random_{n}': random_image(n) for n in range(args.seed, args.seed + args.random)}}
     passed = failed = small = 0

@@ -44,8 +44,8 @@ def mutant(name, file, old, new, command, *words):
     return Mutant(name, file, old, new, command, list(words))
 
 
-COMMON, VMM, BACKEND = 'plugin/common/', 'plugin/vmm/', 'plugin/backend/'
-QCOW2, UNDO, REPORT = 'guest/formats/qcow2/', 'plugin/undo/', 'plugin/report/'
+COMMON, UNDO, VMM, CLI, REPORT = (f'plugin/{room}/' for room in ('common', 'undo', 'vmm', 'cli', 'report'))
+BACKEND, QCOW2 = 'plugin/backend/', 'guest/formats/qcow2/'
 TABLE = [
     # the sandbox
     mutant('system calls are filtered', VMM + 'sandbox.c', 'seccomp_init(SCMP_ACT_KILL_PROCESS);\n    int err = f ? 0 : -ENOMEM;\n\n'
@@ -60,14 +60,14 @@ TABLE = [
     mutant('the process guest has the ring alone', VMM + 'sandbox.c', 'SCMP_SYS(write), 1,\n'
            '                                       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)write_fd));', 'SCMP_SYS(write), 0);', HOSTILE),
     mutant('no descriptor is left', VMM + 'sandbox.c', '    (void)close_range(from, ~0u, 0);', '', HOSTILE, 'sandbox'),
-    mutant('no environment is left', VMM + 'child.c', '    forget_environment();\n', '    (void)forget_environment;\n', HOSTILE, 'sandbox'),
+    mutant('no environment is left', VMM + 'main.c', '    forget_environment();\n', '    (void)forget_environment;\n', HOSTILE, 'sandbox'),
     mutant('no capability is left', VMM + 'sandbox.c',
            'return capng_apply(bounding ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;', 'return bounding ? 0 : 0;', HOSTILE, 'sandbox'),
-    mutant('root does not run guests', VMM + 'child.c', 'sandbox_drop(cfg->uid, cfg->gid)', 'sandbox_drop(0, 0)', HOSTILE, 'sandbox'),
+    mutant('root does not run guests', VMM + 'main.c', 'sandbox_drop(cfg->uid, cfg->gid)', 'sandbox_drop(0, 0)', HOSTILE, 'sandbox'),
     mutant('no core of a guest is dumped', VMM + 'sandbox.c', 'prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0', '0', HOSTILE, 'sandbox'),
-    mutant('a silent guest is stopped', VMM + 'child.c', 'return limit && atomic_load(&c->in_guest)', 'return 0 && limit',
+    mutant('a silent guest is stopped', VMM + 'main.c', 'return limit && atomic_load(&c->in_guest)', 'return 0 && limit',
            HOSTILE, 'endless_loop'),
-    mutant("a guest's words are printable", VMM + 'child.c', "text[i] >= ' ' && text[i] <= '~' ? text[i] : '?'", 'text[i]',
+    mutant("a guest's words are printable", VMM + 'main.c', "text[i] >= ' ' && text[i] <= '~' ? text[i] : '?'", 'text[i]',
            HOSTILE, 'panic_controls'),
     mutant('a guest does not say what was committed', VMM + 'ring.c', '    copy.committed = r->committed;\n', '', HOSTILE,
            'claims_commit'),
@@ -75,23 +75,23 @@ TABLE = [
            'dispatch(r, (const struct vr_sqe *)&r->shared->sq[(r->sq_head - 1) % VR_RING_ENTRIES], n <= INLINE_MAX);', HOSTILE,
            'process'),
     # who else has the image
-    mutant("QEMU's locks are respected", VMM + 'lock.c', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError '
+    mutant("QEMU's locks are respected", CLI + 'lock.c', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError '
            '**error)\n{', 'bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error)\n{\n    if (fd >= 0)\n'
            '        return true;', ERRORS, 'image_in_use_by_qemu'),
-    mutant('users without locks are seen', VMM + 'image.c', 'inuse_test(img, check, shown, error)', '(check || img)', LIBVIRT,
+    mutant('users without locks are seen', CLI + 'image.c', 'in_use_test(img, check, shown, error)', '(check || img)', LIBVIRT,
            'open_elsewhere_without_locks'),
-    mutant('a check of a device that is written to is refused', VMM + 'image.c', 'inuse_test(img, check, shown, error)',
-           '(check || inuse_test(img, check, shown, error))', LIBVIRT, 'check_of_a_device_that_is_written_to'),
-    mutant('who only reads a device does not count in a check', VMM + 'inuse.c', '(st.st_mode & S_IWUSR)', 'true', LIBVIRT,
+    mutant('a check of a device that is written to is refused', CLI + 'image.c', 'in_use_test(img, check, shown, error)',
+           '(check || in_use_test(img, check, shown, error))', LIBVIRT, 'check_of_a_device_that_is_written_to'),
+    mutant('who only reads a device does not count in a check', CLI + 'in_use.c', '(st.st_mode & S_IWUSR)', 'true', LIBVIRT,
            'check_of_a_device_that_is_written_to'),
-    mutant('users are looked for again before the commit', VMM + 'front.c', 'if (!inuse_test(run->img, false,',
-           'if (!run->img && !inuse_test(run->img, false,', LIBVIRT, 'device_opened_during_a_repair'),
-    mutant('nothing is written before the answer', VMM + 'child.c', 'while (!c->may_commit && !atomic_load(&c->stop))', 'if (0)',
+    mutant('users are looked for again before the commit', CLI + 'supervise.c', 'if (!in_use_test(run->img, false,',
+           'if (!run->img && !in_use_test(run->img, false,', LIBVIRT, 'device_opened_during_a_repair'),
+    mutant('nothing is written before the answer', VMM + 'main.c', 'while (!c->may_commit && !atomic_load(&c->stop))', 'if (0)',
            LIBVIRT, 'device_opened_during_a_repair'),
-    mutant('its own processes are no others', VMM + 'inuse.c', ' || parent_of(process) == getpid()', ' || parent_of(process) == -1',
+    mutant('its own processes are no others', CLI + 'in_use.c', ' || parent_of(process) == getpid()', ' || parent_of(process) == -1',
            LIBVIRT, 'kernel_that_cannot_compare'),
-    mutant('users of a block device are seen', VMM + 'inuse.c', '    return !found;\n}\n\nbool inuse_test',
-           '    return true;\n}\n\nbool inuse_test', LIBVIRT, 'block_device_open_elsewhere'),
+    mutant('users of a block device are seen', CLI + 'in_use.c', '    return !found;\n}\n\nbool in_use_test',
+           '    return true;\n}\n\nbool in_use_test', LIBVIRT, 'block_device_open_elsewhere'),
     mutant('disks of running domains are seen', BACKEND + 'host/open_image.c', '!device_is_free(vol, to_write, st->st_rdev)', '!device_is_free',
            LIBVIRT, 'block_device_of_a_running_domain'),
     mutant('a mounted block device is seen', BACKEND + 'host/open_image.c', 'O_RDWR | O_EXCL', 'O_RDWR', LIBVIRT,
@@ -102,9 +102,9 @@ TABLE = [
     mutant('the journal is synced', VMM + 'journal.c', 'err = err ? err : sync_whole(fd, false);', '', ERRORS, 'each_error_of_the_journal'),
     mutant('the end of an epoch is synced', VMM + 'commit.c', 'err = err ? err : sync_whole(w->c->cfg->image_fd, true);', '', ERRORS,
            'each_flush_error_is_rolled_back'),
-    mutant('a failed write is rolled back', VMM + 'job.c', 'if (!is_settled(res, ok))', 'if (0 && is_settled(res, ok))', ERRORS,
+    mutant('a failed write is rolled back', CLI + 'job.c', 'if (!is_settled(res, ok))', 'if (0 && is_settled(res, ok))', ERRORS,
            'rollback_that_fails_is_tried_again'),
-    mutant('the journal says how far a run came', VMM + 'job.c', 'if (!err && !u.whole && !res->commit_begun)',
+    mutant('the journal says how far a run came', CLI + 'job.c', 'if (!err && !u.whole && !res->commit_begun)',
            'if (!res->commit_begun)', UNIT_JOB),
     mutant('after a sync that failed all is written again', UNDO + 'rollback.c', 'if (to->again) {', 'if (0 && to->again) {', UNIT_UNDO),
     mutant('an undo leaves its mark', UNDO + 'rollback.c', 'if (u->state == VMM_UNDO_READY && u->finished && !u->undoing)',
@@ -115,11 +115,11 @@ TABLE = [
            'unit/vmm/test_vmm_undo_damage'),
     mutant('a whole repair is not taken back unasked', UNDO + 'read.c', 'state == VMM_UNDO_READY && !u->complete &&',
            'state == VMM_UNDO_READY &&', ERRORS, 'power_cut_before_the_end_of_the_journal'),
-    mutant('an undo is not cut by a signal', VMM + 'recover.c', '    signals_block();\n', '', ERRORS,
+    mutant('an undo is not cut by a signal', CLI + 'recover.c', '    signals_block();\n', '', ERRORS,
            'undo_that_is_interrupted_ends_whole'),
     mutant('a journal is locked', UNDO + 'file.c', 'return fcntl(fd, F_OFD_SETLK, &whole) == 0 ||', 'return whole.l_start == 0 ||',
            ERRORS, 'journal_in_use_by_another_run'),
-    mutant('the journal of a copy stays', VMM + 'recover.c', 'if (in->repair && ours && !settle(',
+    mutant('the journal of a copy stays', CLI + 'recover.c', 'if (in->repair && ours && !settle(',
            'if (in->repair && (ours || 1) && !settle(', JOURNALS, 'copy_of_what_was_cut'),
     mutant("another image's journal keeps its name", UNDO + 'file.c', 'if (!info.headed || undodir_kin(',
            'if (info.headed || undodir_kin(', ERRORS, 'journal_of_a_copy'),
@@ -184,7 +184,7 @@ TABLE = [
            'drivers_that_rules_speak_of'),
     mutant('an abort of a job that starts is kept', BACKEND + 'jobs/job_table.c', '    if (job->abort_asked)\n        abort_locked(job);\n', '',
            LIBVIRT, 'abort_of_a_job_that_starts'),
-    mutant("the daemon's own opens of a device are seen", VMM + 'inuse.c', '(order < 0 && is_kin(process))', 'is_kin(process)',
+    mutant("the daemon's own opens of a device are seen", CLI + 'in_use.c', '(order < 0 && is_kin(process))', 'is_kin(process)',
            LIBVIRT, 'block_device_open_elsewhere'),
     # images that are made to eat memory or time
     mutant('snapshots cannot overlap without end', QCOW2 + 'passes/snapshots.c', '> ctx->file_size + VR_TOGETHER_SLACK', '== 1',

@@ -164,7 +164,7 @@ def main():
     parser.add_argument('--make', action='store_true', help='make the chroots that are missing')
     parser.add_argument('--filter', default='*', metavar='GLOB')
     args = parser.parse_args()
-    program = [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), '--accel=process']
+    program = [str(Path(args.build, 'plugin/cli/vol-repair').resolve()), '--accel=process']
     judges, skips = find_judges(args.make)
     names = sorted(path.name for path in (ROOT / 'tests' / 'cases').glob(args.filter))
     work = tempfile.mkdtemp(prefix='vol-repair-newer-')

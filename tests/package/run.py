@@ -113,7 +113,7 @@ def no_hook_of_the_tests_is_installed(inst):
     assert '--test' not in run(program, '--help')
     assert 'unrecognized option' in run(program, '--test-crash-after=1', '/nonexistent', status=1)
     assert not [path for path in inst.files() if 'vol-repair-test' in path]
-    assert hook in (inst.build / 'plugin' / 'vmm' / 'vol-repair-test').read_bytes()
+    assert hook in (inst.build / 'plugin' / 'cli' / 'vol-repair-test').read_bytes()
 
 
 def the_apparmor_profile_is_one(inst):

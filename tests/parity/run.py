@@ -109,7 +109,7 @@ def main():
     parser.add_argument('--accel', choices=('kvm', 'process'), default='process')
     parser.add_argument('--filter', default='*', metavar='GLOB', help='only cases with such names')
     args = parser.parse_args()
-    program = [str(Path(args.build, 'plugin/vmm/vol-repair').resolve()), f'--accel={args.accel}', '--max-messages=100000']
+    program = [str(Path(args.build, 'plugin/cli/vol-repair').resolve()), f'--accel={args.accel}', '--max-messages=100000']
     names = sorted(n for n in os.listdir(ROOT / 'tests' / 'cases') if fnmatch.fnmatch(n, args.filter))
     work = tempfile.mkdtemp(prefix='vol-repair-parity-')
     count = {'same': 0, 'intended': 0, 'failed': 0, 'skipped': 0}

@@ -98,7 +98,7 @@ def main():
     parser.add_argument('--seed', type=int, default=1, help='of the first random image; each has the next (1)')
     parser.add_argument('--rounds', type=int, default=300, help='so many random images (300)')
     args = parser.parse_args()
-    program = os.path.abspath(f'{args.build}/plugin/vmm/vol-repair')
+    program = os.path.abspath(f'{args.build}/plugin/cli/vol-repair')
     passed = failed = skipped = 0
     for name, recipe in recipes(args):
         why, apart = compare(program, args.accel, recipe)

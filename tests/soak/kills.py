@@ -135,7 +135,7 @@ def main():
     parser.add_argument('--count', type=int, default=200, help='so many images (200)')
     parser.add_argument('--keep', type=Path, help='leave the images that failed there')
     args = parser.parse_args()
-    program = os.path.abspath(f'{args.build}/plugin/vmm/vol-repair')
+    program = os.path.abspath(f'{args.build}/plugin/cli/vol-repair')
     failed, tally, kept = 0, collections.Counter(), collections.Counter()
     for seed in range(args.seed, args.seed + args.count):
         rng = random.Random(seed)

@@ -247,7 +247,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=1 << 60, help='at most so many images')
     args = parser.parse_args()
     args.accel = args.accel or ('kvm' if os.access('/dev/kvm', os.R_OK | os.W_OK) else 'process')
-    tool = Tool(str(Path(args.build) / 'plugin/vmm/vol-repair'), args.accel)
+    tool = Tool(str(Path(args.build) / 'plugin/cli/vol-repair'), args.accel)
     seed = int(time.time()) if args.seed is None else args.seed
     end, rounds, failed, statistics = time.monotonic() + args.minutes * 60, 0, 0, {}
     print(f'soak: accel {args.accel}, first seed {seed}', flush=True)

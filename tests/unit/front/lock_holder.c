@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 int main(int argc, char **argv)
 {

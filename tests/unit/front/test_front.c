@@ -28,7 +28,7 @@ static void run(struct outcome *out, enum front_mode mode, int (*script)(const s
     result_init(&out->res, &out->opt);
     progress_init(&out->progress, &out->opt);
     fake_script = script;
-    out->ok = front_run(&out->res, &img, mode == FRONT_CHECK ? NULL : &uf, &out->progress, &error);
+    out->ok = supervise_run(&out->res, &img, mode == FRONT_CHECK ? NULL : &uf, &out->progress, &error);
     out->error = error ? g_strdup(error->message) : NULL;
     assert_true(out->ok == !out->error);
     close(img.fd);

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "fake_child.h"
 #include "common.h"
 #include "unit.h"

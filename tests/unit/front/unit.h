@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "front.h"
+#include "cli.h"
 
 static inline struct vr_record record_of(enum vr_problem row)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* test_vm.c: what vm.c chooses by the host's CPUID and by the size of the guest's memory. */
+/* test_vm.c: what accel_kvm.c chooses by the host's CPUID and by the size of the guest's memory. */
 #include "unit.h"
 
 #define TCG       "TCGTCGTCGTCG"

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "child.h"
+#include "vmm.h"
 #include "common.h"
 #include "journal_format.h"
 

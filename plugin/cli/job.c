@@ -2,7 +2,7 @@
 /* job.c: one job from the open image to the verdict: recover, journal, run, keep or discard the journal. */
 #include <stdio.h>
 
-#include "front.h"
+#include "cli.h"
 
 static bool check_format(const struct options *opt, enum format_kind *kind, GError **error)
 {
@@ -113,7 +113,7 @@ static bool run_repair(struct result *res, const struct image *img, struct progr
     if (!journal || !undolimits_room(&limits, &of, journal, &room, error) || !undofile_create(&uf, journal, &of, error))
         return false;
     uf.room = room;
-    ok = front_run(res, img, &uf, pr, &local);
+    ok = supervise_run(res, img, &uf, pr, &local);
     if (!is_settled(res, ok))
         mend_cut(res, img, &uf);
     result_conclude_image(res);
@@ -135,7 +135,7 @@ static bool run_opened(struct result *res, struct image *img, struct progress *p
         return false;
     if (options_is_repair(res->opt))
         return run_repair(res, img, pr, error);
-    if (!front_run(res, img, NULL, pr, error))
+    if (!supervise_run(res, img, NULL, pr, error))
         return false;
     result_conclude(res);
     return true;

@@ -2,7 +2,7 @@
 /* frames.c: checks every frame of the child before a word of it is believed, and files it in the result. */
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define RECORDS_MAX (1u << 20)
 

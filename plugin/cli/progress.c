@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 /* Where each phase begins in the whole job, percent. A phase ends where the next begins. */
 struct phase_start {

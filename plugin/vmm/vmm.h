@@ -1,67 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * child.h: the parts of the VMM child, a section a file. Plain C, fail-stop, one run and then gone.
+ * vmm.h: the parts of the VMM child, a section a file. Plain C, fail-stop, one run and then gone.
  *
- * The way of a request: vm.c or accel_process.c sees the doorbell, ring.c copies and checks the request, block.c reads
+ * The way of a request: accel_kvm.c or accel_process.c sees the doorbell, ring.c copies and checks the request, block.c reads
  * and overlay.c keeps what is written, commit.c alone writes to the image.
  */
-#ifndef CHILD_H
-#define CHILD_H
+#ifndef VMM_H
+#define VMM_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "overlay.h"
 #include "vmm_proto.h"
-
-/* ---- overlay.c: what the guest wrote, until the commit -------------------------------------------------- */
-
-#define OVERLAY_PAGE  4096u
-#define OVERLAY_CHUNK 65536u /* read at once: of the image where it is written to, of the overlay's file */
-
-/* One page in one epoch; its data at slot * OVERLAY_PAGE in the overlay's file. */
-struct overlay_version {
-    uint64_t page;  /* image offset / OVERLAY_PAGE */
-    uint32_t slot;
-    uint32_t chain; /* index + 1 of the next version in the same hash bucket */
-    uint8_t epoch;  /* enum vr_epoch */
-    uint8_t dirty;  /* bit for each sector of the page that this version holds */
-};
-
-struct overlay {
-    int fd;        /* -1: nothing may be written */
-    int image_fd;
-    uint64_t size; /* of the image as it would be, bytes */
-    uint64_t limit;/* most versions: the index's share of the memory budget */
-    struct overlay_version *versions;
-    uint64_t count, room;
-    uint64_t written;  /* bytes that were handed in */
-    uint32_t *buckets; /* index + 1 of a version, by page */
-    uint64_t nbuckets;
-    pthread_mutex_t lock;
-    atomic_bool empty; /* looked at without the lock: most runs never write */
-    uint32_t window_at, window_slots;
-    uint8_t window[OVERLAY_CHUNK]; /* slots of the file that were read last */
-};
-
-void overlay_init(struct overlay *ov, int fd, int image_fd, uint64_t size, uint64_t memory);
-void overlay_drop(struct overlay *ov);
-/* Image and overlay merged; behind the end zeros. 0, or -errno. */
-int overlay_read(struct overlay *ov, void *buf, uint32_t len, uint64_t offset);
-/*
- * A version of the touched sectors in an epoch. Sectors that read the same already are not kept.
- * 0, -errno, or -EPROTO where a later epoch has a version of one of them.
- */
-int overlay_write(struct overlay *ov, uint32_t epoch, const void *buf, uint32_t len, uint64_t offset);
-/* Sorts the versions by epoch, then page. Afterwards only versions[] and overlay_page() may be used. */
-void overlay_sort(struct overlay *ov);
-int overlay_page(struct overlay *ov, const struct overlay_version *v, uint8_t page[OVERLAY_PAGE]);
-
-/* ---- journal.c: old bytes on disk before new ones -------------------------------------------------------- */
-
-/* Writes and syncs everything that a rollback needs, for an overlay that overlay_sort() went over. 0 or -errno. */
-int journal_write(int fd, const struct vmm_config *cfg, struct overlay *ov, uint64_t *bytes);
-/* The commit is complete and durable. 0 or -errno: the journal then stays one of a cut commit, which is safe. */
-int journal_finish(int fd, uint64_t at, int image_fd, uint64_t size);
 
 /* ---- commit.c: the only writer of the image -------------------------------------------------------------- */
 
@@ -139,7 +90,7 @@ const char *load_guest(const void *elf, uint64_t size, uint8_t *memory, struct l
 /* The image that was built into this program. NULL where its checksum is wrong. */
 const void *load_embedded(uint64_t *size);
 
-/* ---- vm.c, accel_process.c: where the guest runs -------------------------------------------------------------- */
+/* ---- accel_kvm.c, accel_process.c: where the guest runs -------------------------------------------------------------- */
 
 /* Makes an empty VM. NULL, or what KVM lacks or refused, with errno (0: the words say all); nothing is left then. */
 const char *vm_open(struct child *c);
@@ -169,7 +120,7 @@ int sandbox_filter(enum vmm_accel accel, int guest_pid);
 /* For the process accelerator's own child: two descriptors to read and write, and the way out. */
 int sandbox_filter_guest(int read_fd, int write_fd);
 
-/* ---- child.c -------------------------------------------------------------------------------------------------------- */
+/* ---- main.c --------------------------------------------------------------------------------------------------------- */
 
 struct child {
     const struct vmm_config *cfg;

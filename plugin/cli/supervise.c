@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* front.c: starts the VMM child, listens to it, passes on the wish to stop, and reaps it. */
+/* supervise.c: starts the VMM child, listens to it, passes on the wish to stop, and reaps it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 #include "test_hooks.h"
 
 struct run {
@@ -189,7 +189,7 @@ static void on_ready(void *opaque)
     struct result *res = run->frames.res;
     g_autoptr(GError) busy = NULL;
 
-    if (!inuse_test(run->img, false, options_shown_name(res->opt), &busy))
+    if (!in_use_test(run->img, false, options_shown_name(res->opt), &busy))
         res->in_use = g_strdup(busy->message);
     if (res->in_use || write(run->ctl_fd, &go, 1) != 1)
         ask_to_stop(run);
@@ -293,7 +293,7 @@ static void close_run(struct run *run, const struct vmm_config *cfg)
     g_free(run);
 }
 
-bool front_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error)
+bool supervise_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error)
 {
     struct vmm_config cfg = make_config(res->opt, img, result_is_interrupted(res));
     struct run *run = g_new0(struct run, 1);

@@ -2,7 +2,7 @@
 /* notes.c: --note: what the caller knows of the image beside what is in it. */
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define NAME_BYTES_MAX 1024
 #define NOTES_MAX 16

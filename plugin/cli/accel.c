@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define DEVICE "/dev/kvm"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * inuse.c: users of an image who take none of QEMU's locks: a loop device, a copy, a VM with locking off, a mounted disk.
+ * in_use.c: users of an image who take none of QEMU's locks: a loop device, a copy, a VM with locking off, a mounted disk.
  *
  * A file: a write lease is granted only where nobody else has it open. That is asked of local file systems; others
  * grant none, or know of this host alone. A block device: root looks through the descriptors of all processes, because a
@@ -21,7 +21,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define TRIES   10 /* libvirt, udev and indexers open what they see for a moment */
 #define WAIT_US 100000
@@ -120,7 +120,7 @@ static bool device_is_free(int fd, bool writers)
     return !found;
 }
 
-bool inuse_test(const struct image *img, bool writers, const char *shown, GError **error)
+bool in_use_test(const struct image *img, bool writers, const char *shown, GError **error)
 {
     if (!img->is_device && (writers || !is_local(img->fd)))
         return true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* imageopts.c: parsers of option values: --image-opts strings, objects, format names. */
+/* image_opts.c: parsers of option values: --image-opts strings, objects, format names. */
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 
 /* The formats qemu-img 7.2 knows. Only qcow2 is checked here. */
 static const char *const formats_no_checks[] = {
@@ -142,7 +142,7 @@ bool object_parse(const char *text, GError **error)
     return id;
 }
 
-bool imageopts_parse(const char *text, struct options *opt, GError **error)
+bool image_opts_parse(const char *text, struct options *opt, GError **error)
 {
     const char *cursor = text;
     bool first = true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* front.h: what the files of the front (options, image, locks, child, reports) know of each other. */
-#ifndef FRONT_H
-#define FRONT_H
+/* cli.h: what the files of the program know of each other: options, image, locks, the VMM at work, recovery. */
+#ifndef CLI_H
+#define CLI_H
 
 #include <glib.h>
 #include <sys/stat.h>
@@ -21,12 +21,12 @@ void options_print_help(void);
 /* One value of --note. */
 bool notes_take(GPtrArray *notes, const char *value, GError **error);
 
-/* ---- imageopts.c: values of options ----------------------------------------------------------------- */
+/* ---- image_opts.c: values of options ----------------------------------------------------------------- */
 
 /* `secret,id=...`: whether qemu-img would take it. Nothing here needs an object: no key is ever used. */
 bool object_parse(const char *text, GError **error);
 /* `driver=qcow2,file.filename=a,,b`: fills format, path, read_only and force_share of opt. */
-bool imageopts_parse(const char *text, struct options *opt, GError **error);
+bool image_opts_parse(const char *text, struct options *opt, GError **error);
 enum format_kind { FORMAT_UNKNOWN, FORMAT_NO_CHECKS, FORMAT_QCOW2 };
 enum format_kind format_lookup(const char *name);
 
@@ -65,13 +65,13 @@ static inline struct undo_image image_for_undo(const struct image *img)
 enum lock_kind { LOCK_CHECK, LOCK_REPAIR };
 bool lock_take(int fd, enum lock_kind kind, const char *shown, GError **error);
 
-/* ---- inuse.c: users without locks ------------------------------------------------------------------- */
+/* ---- in_use.c: users without locks ------------------------------------------------------------------- */
 
 /*
  * Before a job, and before the first write of a repair. writers: of a device, only who may write to it counts; a file's writers
  * have locks. May wait a second.
  */
-bool inuse_test(const struct image *img, bool writers, const char *shown, GError **error);
+bool in_use_test(const struct image *img, bool writers, const char *shown, GError **error);
 
 /* ---- user.c --------------------------------------------------------------------------------------- */
 
@@ -115,10 +115,10 @@ void progress_init(struct progress *pr, const struct options *opt);
 void progress_update(struct progress *pr, const char *phase, const char *pass, double part);
 void progress_done(struct progress *pr);
 
-/* ---- front.c: one run -------------------------------------------------------------------------------- */
+/* ---- supervise.c: one run -------------------------------------------------------------------------------- */
 
 /* Runs the guest over the image. What went wrong is in res; false only where nothing could be started. */
-bool front_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error);
+bool supervise_run(struct result *res, const struct image *img, struct undofile *uf, struct progress *pr, GError **error);
 /* Blocks SIGINT, SIGTERM and SIGHUP. */
 void signals_block(void);
 

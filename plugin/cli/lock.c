@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 
 /*
  * QEMU's protocol (block/file-posix.c): byte 100+i says "I use permission i", byte 200+i "I do not

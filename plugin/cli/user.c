@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define NOBODY 65534u /* not looked up: a user database takes a while to answer */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vm.c: the KVM guest: one memslot, page tables with exact permissions, ring 3 in long mode, one legal exit.
+ * accel_kvm.c: the KVM guest: one memslot, page tables with exact permissions, ring 3 in long mode, one legal exit.
  *
  * There is no ring-0 code, no interrupt and no device in the guest. Any fault finds no descriptor table and becomes a
  * triple fault, which KVM reports as KVM_EXIT_SHUTDOWN.
@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "vmm.h"
 
 /* Below VR_GPA_BOOT, mapped nowhere in the guest. */
 #define GPA_PML4 0x1000u

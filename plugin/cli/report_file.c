@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define READER_WAIT_MS 5000
 #define READER_STEP_MS 50

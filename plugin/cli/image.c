@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 #define LEASE_TRIES   20
 #define LEASE_WAIT_US 100000
@@ -110,7 +110,7 @@ static bool lock(const struct image *img, const struct options *opt, GError **er
 
     if (opt->force_share)
         return true;
-    return lock_take(img->fd, check ? LOCK_CHECK : LOCK_REPAIR, shown, error) && inuse_test(img, check, shown, error);
+    return lock_take(img->fd, check ? LOCK_CHECK : LOCK_REPAIR, shown, error) && in_use_test(img, check, shown, error);
 }
 
 static char *real_path(int fd, const char *given)

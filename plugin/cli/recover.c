@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "cli.h"
 
 static bool failed(GError **error, const char *what, const char *path, int err)
 {

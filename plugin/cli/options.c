@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "front.h"
+#include "cli.h"
 
 /* Long options without a letter. */
 enum {
@@ -403,7 +403,7 @@ static bool take_file(struct options *opt, const char *argument, GError **error)
         g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "--image-opts and --format are mutually exclusive");
         return false;
     }
-    if (imageopts_parse(argument, opt, &local))
+    if (image_opts_parse(argument, opt, &local))
         return true;
     g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "Could not open '%s': %s", argument, local->message);
     g_error_free(local);
