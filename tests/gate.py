@@ -18,6 +18,7 @@ sys.path[:0] = [os.path.join(ROOT, "testdata")]
 sys.dont_write_bytecode = True
 
 from mkqcow2 import MODES, Recipe, RecipeError  # noqa: E402
+import rooms  # noqa: E402
 
 SNAPSHOT = os.path.join(HERE, "abi.snapshot")
 FIELDS = {"id", "name", "host", "guest", "guest_len", "index", "got", "want", "count", "op", "leak", "discard"}
@@ -158,6 +159,11 @@ def tree():
     return [os.path.relpath(os.path.join(top, name), ROOT) for top, _, names in os.walk(ROOT) for name in names]
 
 
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
 def c_functions(text):
     """(name, lines, arguments) of each function: bodies begin with a brace in the first column."""
     lines = text.split("\n")
@@ -216,6 +222,7 @@ def main():
     check_snapshot(gate, rows, args.update)
     check_cases(gate, rows, args.records)
     check_tree(gate)
+    rooms.check(gate, tree(), read)
     for what in gate.wrong:
         print("FAIL", what)
     print(f"{gate.needs - len(gate.wrong)} passed, {len(gate.wrong)} failed, 0 skipped (gate, {len(rows)} rows)")
