@@ -20,7 +20,11 @@ FLAGS = {'VR_KEEPS_LEAKS': 'While it stands, leaks are reported and kept: they m
          'VR_BEHIND': 'The same; and where nothing else speaks for it, refcounts that are too low are not mended either.',
          'VR_LOSSY': 'Its repair gives up what some tool could still have read.',
          'VR_SHARES': 'No plan may leave more of it than there was.',
-         'VR_STOPS': 'The mode ends with it, and nothing is written.'}
+         'VR_STOPS': 'The mode ends with it, and nothing is written.',
+         'VR_NOT_FORMAT': 'The file is not a qcow2 image at all.',
+         'VR_READ_ONLY': 'While it stands, QEMU opens the image for reading alone.',
+         'VR_COUNTS_ANEW': 'qemu-img counts all references once more after it, or not at all.',
+         'VR_QEMU_EINVAL': 'qemu-img gives up the check with EINVAL.', 'VR_QEMU_EFBIG': 'qemu-img gives up the check with EFBIG.'}
 POLICIES = {'REPORT': 'reported, never changed', 'LEAKS': 'mended by `leaks` and `all`', 'ALL': 'mended by `all`'}
 
 # The preprocessor reads the table, so there is no second parser that could read it differently; a row becomes a list

@@ -11,6 +11,7 @@ import re
 HEADER_LINES = 200
 TREES = ("guest/", "plugin/", "virsh-ext/")
 ROW = re.compile(r"^\| `([\w/-]+)/` \|[^|]*\| (.*?) \|$", re.M)
+ROW_OR_PASS = re.compile(r"\bVR_P_(?!COUNT\b)[A-Z0-9_]+|\bVR_PASS_(?!COUNT\b|TIMED\b|OF_MAPS\b)[A-Z]+")
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.M)
 # Headers beside the one of their room, each with its reason.
 BESIDE = {
@@ -84,6 +85,10 @@ def check(gate, paths, read):
     for room, others in may.items():
         for other in sorted(others):
             gate.need((room, other) in found, f"docs/architecture.md: {room}/ may include {other}/, and no file does")
+    for path in paths:
+        if path.startswith(("plugin/", "virsh-ext/")) and path.endswith((".c", ".h")):
+            named = sorted(set(ROW_OR_PASS.findall(read(path))))
+            gate.need(not named, f"{path}: names {' '.join(named)}; a flag of the row or the pass says what the host has to know")
     way = circle({room: {o for r, o in found if r == room} for room in rooms})
     gate.need(not way, f"rooms include one another: {' -> '.join(way)}")
     check_headers(gate, paths, read)

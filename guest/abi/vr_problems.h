@@ -26,13 +26,19 @@ _Static_assert(VR_P_COUNT <= VR_ROWS_MAX, "raise VR_ROWS_MAX (and the ABI versio
 #define VR_BEHIND      16u
 #define VR_SHARES      32u /* of two owners of a cluster: no plan may leave more of it than there was */
 #define VR_STOPS       64u /* the mode ends with it, and nothing is written */
+#define VR_NOT_FORMAT  128u /* the file is not of the format at all */
+#define VR_READ_ONLY   256u /* while it stands, QEMU opens the image for reading alone */
+/* What qemu-img does, which only the host cares for. */
+#define VR_COUNTS_ANEW 512u  /* after it qemu-img counts all references once more, or not at all */
+#define VR_QEMU_EINVAL 1024u /* it gives up the check with this errno, after it has opened the image */
+#define VR_QEMU_EFBIG  2048u
 
 /* The columns that decide; the words (slug, spec, qemu, message) stay with the host. */
 struct vr_row {
     uint16_t code;
     uint8_t severity; /* enum vr_severity */
     uint8_t policy;   /* enum vr_policy */
-    uint8_t flags;    /* VR_KEEPS_LEAKS ... */
+    uint16_t flags;   /* VR_KEEPS_LEAKS ... */
 };
 
 #define VR_ROW_PASS(row) ((row)->code >> 12) /* enum vr_pass */

@@ -5,17 +5,15 @@
 
 #include "vr_abi.h"
 
-/* Passes. The number is the high digit of a problem's code; the order in which a walk runs them is session.c's. */
+/* Passes: vr_passes.def. 0 is none. */
 enum vr_pass {
-    VR_PASS_HEADER = 1,
-    VR_PASS_REFTABLE = 2,
-    VR_PASS_MAP = 3,
-    VR_PASS_SNAPSHOTS = 4,
-    VR_PASS_BITMAPS = 5,
-    VR_PASS_REFCOUNTS = 6,
-    VR_PASS_COPIED = 7,
-    VR_PASS_COUNT = 8,
+#define VR_PASS(sym, number, name, begins, flags) VR_PASS_##sym = number,
+#include "vr_passes.def"
+#undef VR_PASS
+    VR_PASS_COUNT,
 };
+#define VR_PASS_TIMED   1u
+#define VR_PASS_OF_MAPS 2u
 
 /* Which walk over the image a record belongs to. */
 enum vr_walk {

@@ -11,7 +11,7 @@ static enum vr_status refuse(struct vr_ctx *ctx, const struct vr_finding *f)
 }
 
 /* Findings of a walk whose row has this flag. */
-static uint64_t found_with(const struct vr_ctx *ctx, enum vr_walk walk, uint8_t flag)
+static uint64_t found_with(const struct vr_ctx *ctx, enum vr_walk walk, uint16_t flag)
 {
     uint64_t n = 0;
 

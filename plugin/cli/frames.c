@@ -56,7 +56,7 @@ static bool take_records(struct frames *fr, const void *body, uint32_t len, GErr
 
 static bool take_progress(struct frames *fr, const struct vmm_progress *msg, GError **error)
 {
-    if (msg->walk >= VR_WALK_COUNT || msg->pass < VR_PASS_HEADER || msg->pass >= VR_PASS_COUNT)
+    if (msg->walk >= VR_WALK_COUNT || msg->pass == 0 || msg->pass >= VR_PASS_COUNT)
         return bad(error, "progress of an unknown pass");
     if (msg->done > msg->total)
         return bad(error, "progress beyond its end");

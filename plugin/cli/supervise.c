@@ -159,16 +159,10 @@ static void on_progress(void *opaque, enum vr_walk walk, enum vr_pass pass, doub
 {
     static const char *const phases[] = {
         [VR_WALK_CHECK] = "check", [VR_WALK_VERIFY] = "verify", [VR_WALK_FINAL] = "final"};
-    static const char *const passes[] = {
-        [VR_PASS_HEADER] = "header",   [VR_PASS_REFTABLE] = "refcount-table", [VR_PASS_MAP] = "map",
-        [VR_PASS_SNAPSHOTS] = "snapshots", [VR_PASS_BITMAPS] = "bitmaps", [VR_PASS_REFCOUNTS] = "refcounts",
-        [VR_PASS_COPIED] = "copied-flags"};
-    /* Part of a walk that is behind it when a pass begins: nearly all the time goes into the map. */
-    static const double begins[VR_PASS_COUNT + 1] = {0, 0, 0, 0.02, 0.75, 0.75, 0.75, 0.90, 1};
+    const struct pass_words *words = &pass_words[pass];
     struct run *run = opaque;
 
-    progress_update(run->progress, phases[walk], passes[pass],
-                    begins[pass] + (begins[pass + 1] - begins[pass]) * part);
+    progress_update(run->progress, phases[walk], words->name, (words->begins + (words[1].begins - words->begins) * part) / 100);
 }
 
 static void on_commit(void *opaque, bool ended)

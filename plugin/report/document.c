@@ -200,8 +200,12 @@ static void add_walks(struct json *b, const struct vmm_stats *s, bool repair)
 {
     json_add_uint(b, "boot", s->us_boot / 1000);
     json_add_uint(b, "check", walk_ms(s, VR_WALK_CHECK, VR_PASS_COUNT));
-    json_add_uint(b, "check-map", walk_ms(s, VR_WALK_CHECK, VR_PASS_MAP));
-    json_add_uint(b, "check-refcounts", walk_ms(s, VR_WALK_CHECK, VR_PASS_REFCOUNTS));
+    for (int p = 1; p < VR_PASS_COUNT; p++) {
+        g_autofree char *name = g_strconcat("check-", pass_words[p].name, NULL);
+
+        if (pass_words[p].flags & VR_PASS_TIMED)
+            json_add_uint(b, name, walk_ms(s, VR_WALK_CHECK, (enum vr_pass)p));
+    }
     if (repair) {
         json_add_uint(b, "verify", walk_ms(s, VR_WALK_VERIFY, VR_PASS_COUNT));
         json_add_uint(b, "commit", s->us_commit / 1000);

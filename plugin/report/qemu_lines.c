@@ -29,9 +29,10 @@ struct lines {
 static int order_of(const struct vr_record *rec)
 {
     bool snapshot = rec->root != VR_ROOT_ACTIVE && rec->root != VR_ROOT_NONE;
-    int order = row_words[row_find(rec->code)].order;
+    const struct row_words *row = &row_words[row_find(rec->code)];
+    bool of_maps = pass_words[VR_ROW_PASS(row)].flags & VR_PASS_OF_MAPS;
 
-    return snapshot && VR_ROW_PASS(&row_words[row_find(rec->code)]) == VR_PASS_MAP ? ORDER_SNAPSHOTS : order;
+    return snapshot && of_maps ? ORDER_SNAPSHOTS : row->order;
 }
 
 static int compare_numbers(uint64_t a, uint64_t b)
@@ -114,7 +115,7 @@ static bool compares_again(const struct result *res)
 {
     const uint64_t *found = res->summary.found[VR_WALK_CHECK];
 
-    if (found[VR_P_REBUILD] || found[VR_P_NEED_REBUILD])
+    if (row_found(found, VR_COUNTS_ANEW) >= 0)
         return false;
     for (int row = 0; row < VR_P_COUNT; row++) {
         bool counts = row_words[row].severity == VR_SEV_LEAK || row_words[row].severity == VR_SEV_CORRUPT;
@@ -134,7 +135,7 @@ static void print_repair(const struct lines *lines)
     if (compares_again(res))
         print_part(lines, &(struct part){VR_WALK_CHECK, ORDER_REFCOUNTS, ORDER_REFCOUNTS, true});
     print_part(lines, &(struct part){VR_WALK_CHECK, ORDER_REBUILD, ORDER_REBUILD, true});
-    if (res->summary.found[VR_WALK_CHECK][VR_P_REBUILD]) /* references are counted anew */
+    if (row_found(res->summary.fixed, VR_COUNTS_ANEW) >= 0) /* references are counted anew */
         print_part(lines, &(struct part){VR_WALK_CHECK, ORDER_SNAPSHOT_TABLE + 1, ORDER_REFTABLE - 1, true});
     print_part(lines, &(struct part){VR_WALK_CHECK, ORDER_REBUILD + 1, G_MAXINT, true});
     if (res->counters.leaks_fixed || res->counters.corruptions_fixed)

@@ -7,6 +7,7 @@
 
 #include "common.h"
 #include "vmm_proto.h"
+#include "words.h"
 
 /* Beside EXIT_SUCCESS and EXIT_FAILURE. */
 enum { EXIT_CORRUPTIONS = 2, EXIT_LEAKS = 3, EXIT_NO_CHECKS = 63 };
@@ -139,34 +140,6 @@ GArray *result_guest_ranges(const struct result *res, uint32_t root);
 uint64_t result_ranges_sum(const GArray *ranges);
 /* Roots (uint32_t) of the snapshots that the first walk's records speak of, sorted. */
 GArray *result_snapshots(const struct result *res);
-
-/* ---- words.c: from a record to a sentence ------------------------------------------------------- */
-
-struct row_words {
-    uint32_t code;
-    uint8_t severity, policy, flags, order;
-    const char *slug, *spec, *qemu, *message;
-};
-extern const struct row_words row_words[VR_P_COUNT];
-
-/* Row index of a code, or -1. */
-int row_find(uint32_t code);
-/* Appends tmpl with the record's fields put in. names may be NULL. fixed: {op} is Repairing. */
-void message_render(GString *out, const char *tmpl, GHashTable *names, const struct vr_record *rec, bool fixed);
-char *message_of(GHashTable *names, const struct vr_record *rec);
-const char *severity_name(uint8_t severity);
-const char *kept_name(uint8_t kept);
-/* The mode that mends a row: leaks, all, or report for none. */
-const char *policy_name(uint8_t policy);
-
-/* ---- names.c: ids and names of snapshots ------------------------------------------------------------- */
-
-/* Root (VR_REC_NAME) to id and name. */
-GHashTable *names_new(void);
-/* False: malformed. */
-bool names_take(GHashTable *names, const struct vr_record *rec);
-/* "?" where it is not known. Valid UTF-8 without control and format characters. */
-const char *names_get(GHashTable *names, uint32_t root, bool id);
 
 /* ---- qemu_lines.c, text.c, would.c, notes.c, document.c, stream.c: how it is said ------------------------ */
 

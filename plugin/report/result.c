@@ -228,7 +228,7 @@ bool result_data_may_be_lost(const struct result *res)
 
 bool result_is_corrupt(const struct result *res)
 {
-    return res->have_summary && res->summary.found[result_last_walk(res)][VR_P_CORRUPT];
+    return res->have_summary && row_found(res->summary.found[result_last_walk(res)], VR_READ_ONLY) >= 0;
 }
 
 const char *result_image_state(const struct result *res)
@@ -276,18 +276,16 @@ static void conclude_fail(struct result *res)
 /* What qemu-img prints where it gives up a check after it opened the image; NULL where it does not. */
 static char *aborted_line(const struct result *res, const struct vr_record *rec)
 {
-    static const int errors[VR_P_COUNT] = {[VR_P_SNAP_OFFSET] = EINVAL,      [VR_P_SNAP_TABLE_LARGE] = EFBIG,
-                                           [VR_P_SNAP_EXTRA_LARGE] = EFBIG,  [VR_P_SNAP_TABLE_BYTES] = EFBIG,
-                                           [VR_P_BITMAP_TABLE_IN_USE] = EINVAL};
     int row = row_find(rec->code);
+    int error = row_words[row].flags & VR_QEMU_EINVAL ? EINVAL : row_words[row].flags & VR_QEMU_EFBIG ? EFBIG : 0;
     g_autoptr(GString) line = g_string_new(NULL);
 
-    if (!errors[row])
+    if (!error)
         return NULL;
     message_render(line, row_words[row].qemu, res->names, rec, false);
     if (line->len)
         g_string_append_printf(line, "\n%s: ", g_get_prgname());
-    g_string_append_printf(line, "Check failed: %s", g_strerror(errors[row]));
+    g_string_append_printf(line, "Check failed: %s", g_strerror(error));
     return g_strdup(line->str);
 }
 
@@ -295,10 +293,9 @@ static void conclude_refusal(struct result *res, const struct vr_record *rec)
 {
     int row = row_find(rec->code);
     const char *shown = options_shown_name(res->opt);
-    bool not_qcow2 = rec->code == row_words[VR_P_HDR_MAGIC].code || rec->code == row_words[VR_P_HDR_TRUNCATED].code;
     g_autoptr(GString) line = g_string_new(NULL);
 
-    if (not_qcow2 && !res->opt->format) {
+    if ((row_words[row].flags & VR_NOT_FORMAT) && !res->opt->format) {
         conclude_as(res, VERDICT_REFUSED, EXIT_NO_CHECKS, g_strdup("This image format does not support checks"));
         return;
     }
@@ -320,11 +317,12 @@ static void conclude_status(struct result *res)
 {
     const struct vr_record *refusal = refusal_of(res);
     int32_t status = res->summary.status;
+    int stopped = row_found(res->summary.found[VR_WALK_CHECK], VR_STOPS);
 
     if (status == VR_EREFUSED && refusal) {
         conclude_refusal(res, refusal);
-    } else if (status == VR_EREFUSED && res->summary.found[VR_WALK_CHECK][VR_P_NEED_REBUILD]) {
-        conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup(row_words[VR_P_NEED_REBUILD].message));
+    } else if (status == VR_EREFUSED && stopped >= 0) {
+        conclude_as(res, VERDICT_REFUSED, EXIT_FAILURE, g_strdup(row_words[stopped].message));
         res->cli_error = g_strdup("Check failed: Input/output error");
     } else if (status == VR_ECANCELED) {
         conclude_abort(res);

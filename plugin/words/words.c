@@ -2,7 +2,7 @@
 /* words.c: sentences for records, from the words of the problem table. */
 #include <string.h>
 
-#include "report.h"
+#include "words.h"
 
 const struct row_words row_words[VR_P_COUNT] = {
 #define VR_PROBLEM(sym, code_, sev, pol, flags_, order_, slug_, spec_, qemu_, msg)                                      \
@@ -18,6 +18,22 @@ const struct row_words row_words[VR_P_COUNT] = {
 #include "vr_problems.def"
 #undef VR_PROBLEM
 };
+
+const struct pass_words pass_words[VR_PASS_COUNT + 1] = {
+#define VR_PASS(sym, number, name_, begins_, flags_) [number] = {.name = name_, .begins = (begins_), .flags = (flags_)},
+#include "vr_passes.def"
+#undef VR_PASS
+    [VR_PASS_COUNT] = {.begins = 100},
+};
+
+int row_found(const uint64_t *found, unsigned flag)
+{
+    for (int row = 0; row < VR_P_COUNT; row++) {
+        if (found[row] && (row_words[row].flags & flag))
+            return row;
+    }
+    return -1;
+}
 
 int row_find(uint32_t code)
 {

@@ -2,7 +2,7 @@
 /* names.c: ids and names of snapshots, as the guest sent them: bytes of a damaged image, made fit to be shown. */
 #include <string.h>
 
-#include "report.h"
+#include "words.h"
 
 #define NAMES_MAX 65536u
 
