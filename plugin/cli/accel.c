@@ -24,26 +24,39 @@ static char *why_not_open(int err)
     return g_strdup(g_strerror(err));
 }
 
-bool accel_open(struct result *res, struct vmm_config *cfg, GError **error)
+/* Opens /dev/kvm. NULL, or why there will be no VM. */
+static char *open_kvm(struct vmm_config *cfg)
 {
     g_autofree char *why = NULL;
+
+    if (!VR_KVM_GUEST)
+        return g_strdup("This build has no KVM guest for the processor " VR_CPU);
+    cfg->kvm_fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+    if (cfg->kvm_fd >= 0)
+        return NULL;
+    why = why_not_open(errno);
+    return g_strdup_printf("Could not open '" DEVICE "': %s", why);
+}
+
+bool accel_open(struct result *res, struct vmm_config *cfg, GError **error)
+{
+    char *why;
 
     cfg->accel = res->opt->accel;
     if (cfg->accel == VMM_ACCEL_PROCESS) {
         res->accel_reason = g_strdup("asked for");
         return true;
     }
-    cfg->kvm_fd = open(DEVICE, O_RDWR | O_CLOEXEC);
-    if (cfg->kvm_fd >= 0)
+    why = open_kvm(cfg);
+    if (!why)
         return true;
-    why = why_not_open(errno);
     if (cfg->accel == VMM_ACCEL_KVM) {
-        g_set_error(error, VR_ERROR, VR_ERROR_FAILED,
-                    "Could not open '" DEVICE "': %s; --accel=auto or --accel=process works without KVM", why);
+        g_set_error(error, VR_ERROR, VR_ERROR_FAILED, "%s; --accel=auto or --accel=process works without KVM", why);
+        g_free(why);
         return false;
     }
     cfg->accel = VMM_ACCEL_PROCESS;
-    accel_fell_back(res, g_strdup_printf("Could not open '" DEVICE "': %s", why));
+    accel_fell_back(res, why);
     return true;
 }
 

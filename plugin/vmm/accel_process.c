@@ -16,6 +16,8 @@
 #include "boot.h"
 #include "vmm.h"
 
+#define HOST_PAGE_MAX (64u << 10) /* of arm64; the page behind the guest's memory is one of these */
+
 /* In the guest's process only. */
 static int guest_bell_fd = -1, guest_resume_fd = -1;
 
@@ -27,16 +29,22 @@ void vr_doorbell(uint32_t want)
         _exit(1);
 }
 
-/* As in the VM: boot information is read-only, and what has no place in the map is not there. Code and stack are its own. */
+/*
+ * As in the VM: boot information is read-only, and what has no place in the map is not there. Code and stack are its own.
+ * Where the host's pages are larger than the guest's (arm64: up to 64 KiB), boot information and ring share one, which is
+ * writable then: nobody but the guest reads boot information. VR_GPA_BOOT and VR_GPA_HEAP begin a page of any size.
+ */
 static int guard(const struct child *c)
 {
-    const uint64_t ring_end = (VR_GPA_RING + sizeof(struct vr_ring) + VR_PAGE_SIZE - 1) & ~(uint64_t)(VR_PAGE_SIZE - 1);
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t ring_end = (VR_GPA_RING + sizeof(struct vr_ring) + page - 1) & ~(page - 1);
 
-    if (mprotect(c->memory, VR_GPA_BOOT, PROT_NONE) < 0 ||
-        mprotect(c->memory + VR_GPA_BOOT, VR_PAGE_SIZE, PROT_READ) < 0 ||
+    _Static_assert(VR_GPA_BOOT % HOST_PAGE_MAX == 0 && VR_GPA_HEAP % HOST_PAGE_MAX == 0, "a page has two kinds");
+    if (page > HOST_PAGE_MAX || mprotect(c->memory, VR_GPA_BOOT, PROT_NONE) < 0 ||
+        (page == VR_PAGE_SIZE && mprotect(c->memory + VR_GPA_BOOT, page, PROT_READ) < 0) ||
         mprotect(c->memory + ring_end, VR_GPA_HEAP - ring_end, PROT_NONE) < 0)
         return -1;
-    return mprotect(c->memory + c->memory_size, VR_PAGE_SIZE, PROT_NONE);
+    return mprotect(c->memory + c->memory_size, page, PROT_NONE);
 }
 
 static void guest_process(struct child *c, int bell, int resume) __attribute__((noreturn));

@@ -90,6 +90,13 @@ int sandbox_limit(uint64_t memory, uint64_t file)
 #endif
 }
 
+/* What the C library's poll() calls: newer architectures of Linux have no system call of that name. */
+#ifdef __NR_poll
+#define SYSTEM_CALL_OF_POLL SCMP_SYS(poll)
+#else
+#define SYSTEM_CALL_OF_POLL SCMP_SYS(ppoll)
+#endif
+
 /* What the VMM calls while a guest runs, and why. Everything else kills the process. */
 static const int allowed[] = {
     SCMP_SYS(pread64),         /* the image, the overlay, the journal */
@@ -101,7 +108,7 @@ static const int allowed[] = {
     SCMP_SYS(fstat),           /* the image's modification time, for the journal */
     SCMP_SYS(write),           /* frames to the front; the process accelerator's pipe */
     SCMP_SYS(read),            /* the process accelerator's pipe */
-    SCMP_SYS(poll),            /* the watchdog waits for an abort */
+    SYSTEM_CALL_OF_POLL,       /* the watchdog waits for an abort */
     SCMP_SYS(futex),           /* threads */
     SCMP_SYS(gettid),          /* abort() */
     SCMP_SYS(getpid),          /* abort() */

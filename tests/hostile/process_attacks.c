@@ -100,7 +100,7 @@ TOUCH(image_place, VR_GPA_IMAGE)
 TOUCH(below_heap, VR_GPA_HEAP - 1)
 TOUCH(heap_beyond, VR_GPA_HEAP + heap_size)
 SYSTEM_CALL(opens, SYS_openat, AT_FDCWD, "/etc/passwd", O_RDONLY)
-SYSTEM_CALL(forks, SYS_fork)
+SYSTEM_CALL(forks, SYS_clone, SIGCHLD, 0, 0, 0, 0)
 SYSTEM_CALL(kills, SYS_kill, test_pid, SIGTERM)
 SYSTEM_CALL(maps, SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
 SYSTEM_CALL(unguards, SYS_mprotect, base, VR_PAGE_SIZE, PROT_READ | PROT_WRITE)
@@ -117,7 +117,11 @@ BAD_READ(next_data_far, q.op = VR_OP_NEXT_DATA; q.len = 8; q.offset = VR_OFFSET_
 
 static void undefined(void)
 {
+#ifdef __aarch64__
+    __asm__ volatile(".inst 0"); /* what the compiler calls a trap is a breakpoint here */
+#else
     __builtin_trap();
+#endif
 }
 
 static void boot_write(void)
