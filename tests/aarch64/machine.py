@@ -34,7 +34,7 @@ def qemu(run):
 
 def run(words, seconds):
     """(exit status, output) of a command in this tree, as root in the machine; a SysrootError where it did not come to an end."""
-    (BASE / 'command').write_text(f'export PATH=/usr/sbin:/usr/bin LC_ALL=C.UTF-8 VR_PATIENCE=20 TMPDIR=/tmp\n{words}\n')
+    (BASE / 'command').write_text(f'export PATH=/usr/sbin:/usr/bin LC_ALL=C PYTHONUTF8=1 VR_PATIENCE=20 TMPDIR=/tmp\n{words}\n')
     with tempfile.TemporaryDirectory(prefix='vr-arm64-', dir='/var/tmp') as directory:
         directory = Path(directory)
         (directory / 'initrd').write_bytes(kernel.cpio(initial_files(directory)))

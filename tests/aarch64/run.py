@@ -29,7 +29,9 @@ NOT_UNDER_USER = 'starts vol-repair, whose sandbox qemu-user cannot set up: it k
 
 
 def build():
-    (BASE / 'cross.ini').write_text((Path(__file__).parent / 'cross.ini.in').read_text().replace('@BASE@', str(BASE)))
+    text = (Path(__file__).parent / 'cross.ini.in').read_text().replace('@BASE@', str(BASE))
+    if not (BASE / 'cross.ini').exists() or (BASE / 'cross.ini').read_text() != text:  # meson configures anew where it is newer
+        (BASE / 'cross.ini').write_text(text)
     if not (BUILD / 'build.ninja').exists():
         sysroot.command('meson', 'setup', str(BUILD), f'--cross-file={BASE / "cross.ini"}', '--buildtype=release',
                         '-Db_ndebug=false', cwd=ROOT)
@@ -96,7 +98,7 @@ def tests(args):
             f"--filter '{args.filter}'" + ' --one-per-row' * (not args.all_cases))
     return [('unit, qemu-user', run_unit),
             ('sandbox, machine', lambda log: run_in_machine(log, f'{PLACE}/tests/hostile/sandbox-deny', limit)),
-            ('process attacks, machine', lambda log: run_in_machine(log, f'{PLACE}/tests/hostile/process-attacks', limit)),
+            ('process attacks, machine', lambda log: run_in_machine(log, f'{PLACE}/tests/hostile/process-attacks 1', limit)),
             ('cases, process, machine', lambda log: run_in_machine(log, case, limit))]
 
 
