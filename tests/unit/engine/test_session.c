@@ -270,6 +270,26 @@ static void test_a_plan_that_does_not_verify_is_refused(void **state)
     memory_image_close(&m);
 }
 
+/* Of rows that a plan may leave no more of, each is held by itself: less of one does not pay for more of the other. */
+static void test_a_plan_that_shares_more_is_refused(void **state)
+{
+    static const enum vr_problem rows[] = {VR_P_DATA_SHARED, VR_P_DATA_ON_METADATA};
+    static struct vr_summary sum;
+    static struct vr_ctx ctx;
+
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        memset(&sum, 0, sizeof(sum));
+        ctx = (struct vr_ctx){.sum = &sum, .format = &vr_qcow2, .walk = VR_WALK_VERIFY};
+        sum.found[VR_WALK_CHECK][rows[!more]] = sum.found[VR_WALK_VERIFY][rows[!more]] = 1;
+        assert_int_equal(vr_verify(&ctx), VR_OK);
+        sum.found[VR_WALK_VERIFY][rows[!more]] = 0;
+        sum.found[VR_WALK_VERIFY][rows[more]] = 1;
+        assert_int_equal(vr_verify(&ctx), VR_EREFUSED);
+        assert_int_equal(sum.found[VR_WALK_CHECK][VR_P_NOT_VERIFIED], 1);
+    }
+}
+
 static void test_too_little_memory_is_said(void **state)
 {
     struct memory_image m;
@@ -385,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_a_read_error_waits_for_what_is_in_flight),
         cmocka_unit_test(test_a_cut_refcount_block_is_made_whole),
         cmocka_unit_test(test_a_plan_that_does_not_verify_is_refused),
+        cmocka_unit_test(test_a_plan_that_shares_more_is_refused),
         cmocka_unit_test(test_too_little_memory_is_said),
         cmocka_unit_test(test_a_full_map_ends_the_walk),
         cmocka_unit_test(test_a_refusal_stands_without_its_dry_run),
