@@ -52,9 +52,8 @@ void vr_progress(struct vr_ctx *ctx, enum vr_pass pass, uint64_t done, uint64_t 
 /* A part of a walk: reports what it finds, plans what the mode repairs; failures of the program only are returned. */
 typedef enum vr_status vr_pass_fn(struct vr_ctx *ctx);
 
-/* What the engine has to know of an image format; formats.c lists them. Each has a struct vr_image of its own. */
+/* What the engine has to know of an image format. Each has a struct vr_image of its own. */
 struct vr_format_ops {
-    const char *name;
     vr_pass_fn *const *passes; /* in the order in which a walk runs them */
     unsigned npasses;
     uint64_t image_bytes;      /* of its struct vr_image, which every walk has anew */

@@ -26,11 +26,6 @@ static bool is_too_old(const struct journal *j, const struct undo_limits *limits
     return limits->days && age_ns(j) / DAY_NS >= (int64_t)limits->days;
 }
 
-static bool is_of(const struct journal *j, const struct undo_image *img)
-{
-    return j->info.headed && undodir_kin(j->info.identity, j->info.image_name, img) != KIN_NONE;
-}
-
 /* Adds the image of this journal; false where it was there already. */
 static bool is_first(GHashTable *images, const struct journal *j)
 {
@@ -75,7 +70,7 @@ bool undolimits_room(const struct undo_limits *limits, const struct undo_image *
     journals = undodir_list(dir, "");
     for (unsigned i = 0; i < journals->len; i++) {
         const struct journal *j = journals->pdata[i];
-        bool older = is_of(j, img) && j->info.stage == VMM_JOURNAL_DONE; /* once there is a newer one */
+        bool older = undodir_is_of(j, img) && j->info.stage == VMM_JOURNAL_DONE; /* once there is a newer one */
 
         if (!must_stay(j, limits, images) || older)
             continue;
@@ -110,7 +105,7 @@ static void drop(struct sweep *s, struct journal *j)
     if (!undofile_evict(j->path))
         return;
     s->count--;
-    s->own -= is_of(j, s->img);
+    s->own -= undodir_is_of(j, s->img);
     s->bytes -= j->info.bytes;
 }
 
@@ -118,7 +113,7 @@ static bool is_too_much(const struct sweep *s, const struct journal *j)
 {
     if (s->count > s->limits->total || s->bytes > s->limits->bytes)
         return true;
-    return s->own > s->limits->count && is_of(j, s->img);
+    return s->own > s->limits->count && undodir_is_of(j, s->img);
 }
 
 /* From the oldest on, as far as needed; spent: only such. */
@@ -156,7 +151,7 @@ static void count_all(struct sweep *s, const char *base)
             continue;
         }
         s->count++;
-        s->own += is_of(j, s->img);
+        s->own += undodir_is_of(j, s->img);
         s->bytes += j->info.bytes;
         if (must_stay(j, s->limits, images))
             g_hash_table_add(s->done, j);

@@ -20,7 +20,6 @@ static vr_pass_fn *const passes[] = {
 };
 
 const struct vr_format_ops vr_qcow2 = {
-    .name = "qcow2",
     .passes = passes,
     .npasses = sizeof(passes) / sizeof(*passes),
     .image_bytes = sizeof(struct vr_image),

@@ -58,7 +58,7 @@ enum vr_status vr_check_autoclear(struct vr_ctx *ctx)
     struct vr_finding f = vr_finding_none();
 
     if (!vr_planning(ctx) || !has_unknown(ctx, &b) || vr_remaining(ctx, VR_SEV_LEAK) == 0 ||
-        (ctx->planned == 0 && !bits_to_clear(ctx, &b, VR_WALK_CHECK)))
+        (ctx->planned == 0 && !vr_bits_has_more(ctx)))
         return VR_OK;
     f.host = VR_HEADER_AUTOCLEAR_AT;
     f.got = ctx->sum->autoclear & ~VR_AUTOCLEAR_KNOWN;
